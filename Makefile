@@ -1,0 +1,78 @@
+# make serve, make test: the two commands. Everything lives in .venv; nothing else is touched but the user's cache folder.
+
+# The first Python that can run this: 3.10 to 3.12.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+    $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(shell cd protos && find llamarpc -name '*.proto' | sort)
+SERVICE_PROTOS := llamarpc/v1/model.proto llamarpc/v1/text_generation.proto
+GENERATED := clients/python
+CODE := server engine_build clients/python tests
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-unit check format proto lock clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/installed-embedded  ## fetch a small model and serve it on this machine's CPU
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m server --embedded $(ARGS)
+
+test: $(VENV)/installed-dev  ## run every test, the end-to-end ones on a real Triton with a real model
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-unit: $(VENV)/installed-dev  ## run the tests that need no Triton: a few seconds
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m "not end_to_end" $(ARGS)
+
+check: $(VENV)/installed-dev  ## format, lint, types, proto lint, generated code, import arrows
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+	@$(MAKE) --no-print-directory check-generated
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_import_arrows.py
+
+.PHONY: check-generated
+check-generated: $(VENV)/installed-dev
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call generate,$$fresh) \
+	&& for file in $$(cd $$fresh && find llamarpc -type f); do \
+	    cmp -s $$fresh/$$file $(GENERATED)/$$file || { echo "$(GENERATED)/$$file is not what the protos give; run 'make proto'"; exit 1; }; done \
+	&& echo "generated code is up to date"
+
+format: $(VENV)/installed-dev  ## put the code in shape
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/buf format --write protos
+
+define generate
+$(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) $(PROTOS) \
+    && $(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(1) $(SERVICE_PROTOS)
+endef
+
+proto: $(VENV)/installed-dev  ## make the Python code from the protos again
+	$(call generate,$(GENERATED))
+
+lock: $(VENV)/python  ## choose the newest allowed versions of all dependencies
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    --upgrade --extra embedded pyproject.toml locks/build.in --output-file locks/embedded.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    --constraint locks/embedded.txt --extra dev pyproject.toml locks/build.in --output-file locks/dev.txt
+
+clean:  ## remove everything that make made here (not the cache folder of the user)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed; name one with 'make PYTHON=/path/to/python3.11'"; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/installed-%: locks/%.txt pyproject.toml | $(VENV)/python
+	@echo "installing what llamarpc needs ($*); the first time takes a minute or two"
+	@$(PIP) install --require-hashes -r $<
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@

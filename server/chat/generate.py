@@ -1,0 +1,89 @@
+"""The chat pipeline: prompt -> token ids -> engine -> text -> events. One request, one `TextGenerator.generate`.
+
+Knows neither gRPC nor Triton: requests come checked, and the engine is whatever implements `engine.Engine`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from ..errors import PromptTooLong
+from .answer import Answer
+from .engine import Engine, EngineRequest
+from .model import Event, Finished, GenerationRequest, Started, Text, Usage
+from .rendering import PromptRenderer
+from .token_buffer import open_token_buffer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextGenerator:
+    """Generates answers with one model.
+
+    `end_ids`: the ids that end a turn, the first as the engine's end id. `context_length`: tokens of prompt and
+    answer together. `buffer_tokens`: how many tokens a slow caller may leave waiting before its stream is held up.
+    """
+
+    renderer: PromptRenderer
+    engine: Engine
+    end_ids: tuple[int, ...]
+    pad_id: int
+    context_length: int
+    buffer_tokens: int
+
+    async def encode(self, request: GenerationRequest) -> list[int]:
+        """Token ids of the request's prompt. Raises PromptTooLong where no room is left for an answer."""
+        prompt_ids = await self.renderer.render(request.prompt)
+        if len(prompt_ids) >= self.context_length:
+            raise PromptTooLong(
+                field=request.prompt_field, prompt_tokens=len(prompt_ids), context_length=self.context_length
+            )
+        return prompt_ids
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Started, then Text as it comes, then Finished. Closing the generator cancels the engine's work.
+
+        Raises PromptTooLong, EngineUnavailable, EngineBusy, EngineFailed or DeadlineExceeded; engine errors may also
+        come after some text.
+        """
+        start = time.monotonic()
+        prompt_ids = await self.encode(request)
+        budget = min(request.max_tokens, self.context_length - len(prompt_ids))
+        answer = Answer(token_bytes=self.renderer.tokenizer.token_bytes, stops=request.stop, end_ids=self.end_ids)
+        stream = self.engine.stream(self._engine_request(request, prompt_ids, budget))
+        first_token_seconds = None
+        async with open_token_buffer(stream, limit=self.buffer_tokens) as tokens:
+            ids = await tokens.take()
+            if ids is not None:
+                first_token_seconds = time.monotonic() - start
+            # Only now, so that a call which fails before the engine took it can be retried by gRPC itself.
+            yield Started(prompt_tokens=len(prompt_ids))
+            while ids is not None:
+                if text := answer.feed(ids):
+                    yield Text(text=text)
+                if answer.ended:
+                    break  # leaving the block frees the engine's slot before the last events go out
+                ids = await tokens.take()
+        if text := answer.finish():
+            yield Text(text=text)
+        yield Finished(
+            finish_reason=answer.finish_reason(budget=budget, max_tokens=request.max_tokens),
+            stop_sequence=answer.stop_sequence,
+            usage=Usage(prompt_tokens=len(prompt_ids), completion_tokens=answer.completion_tokens),
+            first_token_seconds=first_token_seconds,
+            duration_seconds=time.monotonic() - start,
+        )
+
+    def _engine_request(self, request: GenerationRequest, prompt_ids: list[int], budget: int) -> EngineRequest:
+        end_id, *stop_ids = self.end_ids
+        return EngineRequest(
+            request_id=request.request_id,
+            prompt_ids=prompt_ids,
+            max_tokens=budget,
+            end_id=end_id,
+            pad_id=self.pad_id,
+            stop_ids=tuple(stop_ids),
+            sampling=request.sampling,
+            timeout_seconds=request.timeout_seconds,
+        )

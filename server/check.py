@@ -1,0 +1,157 @@
+"""Checks requests as a whole: every wrong field is found, not only the first. Pure functions on protobuf messages.
+
+Ranges are the union of the published generations of the retired API's schema. Knows no model: whether a prompt fits
+its context is found when it is encoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from llamarpc.v1 import chat_pb2, text_generation_pb2
+
+from .errors import FieldViolation, InvalidRequest, UnsupportedField
+
+MAX_STOP_STRINGS = 8
+MAX_STOP_CHARACTERS = 1_024
+MAX_REQUEST_ID_CHARACTERS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Numbers from `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:,} to {self.high:,}"
+
+
+# The fields that are checked by range alone. `seed` and `max_tokens` are whole numbers by their type.
+RANGES = {
+    "max_tokens": Range(low=1, high=2**31 - 1),
+    "temperature": Range(low=0, high=5),
+    "top_p": Range(low=0, high=2),
+    "top_k": Range(low=1, high=50),
+    "seed": Range(low=1, high=9_999_999_999),
+    "repetition_penalty": Range(low=0, high=2),
+    "frequency_penalty": Range(low=-2, high=2),
+    "presence_penalty": Range(low=-2, high=2),
+}
+
+# Part of the contract, but not yet behind it.
+UNSUPPORTED_FIELDS = ("tools", "functions", "tool_choice", "response_format", "lora", "time_limit")
+UNSUPPORTED_MESSAGE_FIELDS = ("tool_calls", "tool_call_id")
+
+_SPEAKERS = frozenset({chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_USER, chat_pb2.ROLE_ASSISTANT, chat_pb2.ROLE_TOOL})
+
+
+def check_generate_request(request: text_generation_pb2.GenerateRequest, *, max_field_characters: int) -> None:
+    """Raises InvalidRequest with all violations, or UnsupportedField."""
+    violations = (
+        *_input_violations(request, max_field_characters),
+        *_range_violations(request),
+        *_stop_violations(request),
+        *_request_id_violations(request.request_id),
+    )
+    if violations:
+        raise InvalidRequest(violations)
+    field = next(_unsupported_fields(request), None)
+    if field is not None:
+        raise UnsupportedField(field)
+
+
+def check_count_tokens_request(request: text_generation_pb2.CountTokensRequest, *, max_field_characters: int) -> None:
+    """Raises InvalidRequest with all violations, their paths below `generate_request`, or UnsupportedField."""
+    try:
+        check_generate_request(request.generate_request, max_field_characters=max_field_characters)
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            tuple(_violation(f"generate_request.{each.field}", each.description) for each in error.violations)
+        ) from None
+    except UnsupportedField as error:
+        raise UnsupportedField(f"generate_request.{error.field}") from None
+
+
+def _input_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
+    has_prompt, has_messages = request.HasField("prompt"), bool(request.messages)
+    if has_prompt and has_messages:
+        yield _violation("messages", "give either prompt or messages, not both")
+    if not has_prompt and not has_messages:
+        yield _violation("prompt", "give either prompt or messages; neither is set")
+    if has_prompt:
+        if not has_messages and not request.prompt.strip():
+            yield _violation("prompt", "must hold more than white space")
+        yield from _length_violations("prompt", request.prompt, limit)
+    yield from _message_violations(request, limit)
+
+
+def _message_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
+    for index, message in enumerate(request.messages):
+        if message.role not in _SPEAKERS:
+            yield _violation(f"messages[{index}].role", "must be ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT or ROLE_TOOL")
+        yield from _length_violations(f"messages[{index}].content", message.content, limit)
+        yield from _length_violations(f"messages[{index}].name", message.name, limit)
+    said = (each for each in request.messages if each.role == chat_pb2.ROLE_USER or request.raw)
+    both = request.HasField("prompt")
+    if request.messages and not both and not any(message.content.strip() for message in said):
+        yield _violation("messages", "no message of the user holds any text")
+
+
+def _length_violations(field: str, text: str, limit: int) -> Iterator[FieldViolation]:
+    if len(text) > limit:
+        yield _violation(field, f"has {len(text):,} characters, at most {limit:,} are allowed")
+
+
+def _range_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
+    for field, allowed in RANGES.items():
+        if not request.HasField(field):
+            continue
+        value = getattr(request, field)
+        if not math.isfinite(value):
+            yield _violation(field, f"must be a number from {allowed}, not {value}")
+        elif not allowed.low <= value <= allowed.high:
+            yield _violation(field, f"is {value:g}, must be from {allowed}")
+
+
+def _stop_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
+    if len(request.stop) > MAX_STOP_STRINGS:
+        yield _violation("stop", f"has {len(request.stop)} strings, at most {MAX_STOP_STRINGS} are allowed")
+    for index, stop in enumerate(request.stop):
+        if not stop:
+            yield _violation(f"stop[{index}]", "must not be empty")
+        yield from _length_violations(f"stop[{index}]", stop, MAX_STOP_CHARACTERS)
+
+
+def is_valid_request_id(request_id: str) -> bool:
+    """Whether the id can travel in metadata. An empty one is valid: the server makes one up."""
+    return len(request_id) <= MAX_REQUEST_ID_CHARACTERS and all("!" <= each <= "~" for each in request_id)
+
+
+def _request_id_violations(request_id: str) -> Iterator[FieldViolation]:
+    if not is_valid_request_id(request_id):
+        limit = MAX_REQUEST_ID_CHARACTERS
+        yield _violation("request_id", f"must be at most {limit} visible ASCII characters, without spaces")
+
+
+def _unsupported_fields(request: text_generation_pb2.GenerateRequest) -> Iterator[str]:
+    used = {descriptor.name for descriptor, _ in request.ListFields()}
+    for field in UNSUPPORTED_FIELDS:
+        if field in used and not _is_text_format(field, request):
+            yield field
+    for index, message in enumerate(request.messages):
+        if message.role == chat_pb2.ROLE_TOOL:
+            yield f"messages[{index}].role (ROLE_TOOL)"
+        used = {descriptor.name for descriptor, _ in message.ListFields()}
+        yield from (f"messages[{index}].{field}" for field in UNSUPPORTED_MESSAGE_FIELDS if field in used)
+
+
+def _is_text_format(field: str, request: text_generation_pb2.GenerateRequest) -> bool:
+    return field == "response_format" and request.response_format.WhichOneof("format") in (None, "text")
+
+
+def _violation(field: str, description: str) -> FieldViolation:
+    return FieldViolation(field=field, description=description)

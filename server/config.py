@@ -1,0 +1,150 @@
+"""The server's settings: one frozen value, read once from the command line and the environment.
+
+Each setting is a field of `Settings`, a flag (`--drain-seconds`) and a variable (`LLAMARPC_DRAIN_SECONDS`); the flag
+wins. Nothing else in the server reads the environment. Knows what values are legal, not what they are for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+PREFIX = "LLAMARPC_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text names the flag or variable, the value and what is allowed."""
+
+
+def _setting(default: Any, help_: str, *, minimum: float = 0, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": help_, "minimum": minimum, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to serve. Times are in seconds, sizes in the unit that the name says."""
+
+    address: str = _setting("127.0.0.1:50051", "where to listen; port 0 picks a free one")
+    bundle: Path | None = _setting(None, "folder made by engine_build; required unless embedded")
+    embedded: bool = _setting(False, "start and watch a Triton of its own, on this machine's CPU")
+    triton_address: str = _setting("127.0.0.1:8001", "gRPC address of Triton; not used when embedded")
+    triton_model: str = _setting("tensorrt_llm", "name of the model that Triton serves")
+    drain_seconds: float = _setting(30.0, "longest wait for running calls after SIGTERM")
+    max_field_characters: int = _setting(131_072, "longest text of one field of a request", minimum=1)
+    max_message_bytes: int = _setting(16 * 1024 * 1024, "largest request message", minimum=1024)
+    buffer_tokens: int = _setting(1_024, "tokens kept for a caller that reads slowly, per stream", minimum=1)
+    reflection: bool = _setting(True, "let tools such as grpcurl ask for the schema")
+    cache_dir: Path = _setting(Path("~/.cache/llamarpc"), "where the default model and the embedded Triton are kept")
+    log_level: str = _setting("info", "least severe messages to log", choices=LOG_LEVELS)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from flags, then variables, then defaults. Raises SettingsError; `--help` prints and exits."""
+    given = vars(_parser().parse_args(arguments))
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        if given[setting.name] is not None:
+            values[setting.name] = _parsed(setting, given[setting.name], flag_of(setting.name))
+        elif variable_of(setting.name) in environment:
+            variable = variable_of(setting.name)
+            values[setting.name] = _parsed(setting, environment[variable], variable)
+    if "cache_dir" not in values and environment.get("XDG_CACHE_HOME"):
+        values["cache_dir"] = Path(environment["XDG_CACHE_HOME"]) / "llamarpc"
+    settings = Settings(**values)
+    if settings.bundle is None and not settings.embedded:
+        raise SettingsError(f"say which model to serve with --bundle DIR ({variable_of('bundle')}), or use --embedded")
+    return settings
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that nothing reads. No error: Kubernetes adds some for a Service called llamarpc."""
+    known = {variable_of(setting.name) for setting in fields(Settings)} | _READ_BY_OTHERS
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+
+
+# Variables with our prefix that belong to the CPU engine.
+_READ_BY_OTHERS = frozenset({"LLAMARPC_ENGINE_LOG"})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; 'python -m server --help' lists all settings")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m server",
+        description="Serve a Llama model over gRPC. Each flag is also an environment variable, "
+        f"such as {variable_of('drain_seconds')} for {flag_of('drain_seconds')}.",
+        allow_abbrev=False,
+    )
+    for setting in fields(Settings):
+        default = "none" if setting.default is None else str(setting.default).lower()
+        parser.add_argument(
+            flag_of(setting.name),
+            help=f"{setting.metadata['help']} (default: {default})",
+            metavar="true|false" if _kind(setting) == "bool" else "VALUE",
+            nargs="?" if _kind(setting) == "bool" else None,
+            const="true" if _kind(setting) == "bool" else None,
+        )
+    return parser
+
+
+def _kind(setting: Field[Any]) -> str:
+    return str(setting.type).removesuffix(" | None")
+
+
+def _parsed(setting: Field[Any], text: str, source: str) -> Any:
+    try:
+        value = _PARSERS[_kind(setting)](text)
+    except ValueError:
+        raise SettingsError(f"{source} is {text!r}, must be {_WANTED[_kind(setting)]}") from None
+    minimum, choices = setting.metadata["minimum"], setting.metadata["choices"]
+    if _kind(setting) in ("int", "float") and not minimum <= value < float("inf"):
+        raise SettingsError(f"{source} is {text}, must be at least {minimum}")
+    if choices and value not in choices:
+        raise SettingsError(f"{source} is {text!r}, must be one of {', '.join(choices)}")
+    return value
+
+
+def _bool(text: str) -> bool:
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _non_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError(text)
+    return text.strip()
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "str": _non_empty,
+    "int": int,
+    "float": float,
+    "bool": _bool,
+    "Path": lambda text: Path(_non_empty(text)).expanduser(),
+}
+_WANTED = {
+    "str": "some text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "Path": "a path",
+}

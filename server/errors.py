@@ -1,0 +1,111 @@
+"""What can go wrong with a request, in the service's own words.
+
+Knows neither gRPC nor Triton: `status.py` maps each of these to a gRPC status, `triton/engine.py` raises the engine's.
+
+ServiceError
+├── InvalidRequest        fields of the request are wrong, all of them listed
+├── PromptTooLong         the prompt leaves no room for an answer
+├── ModelNotFound         another model is served here
+├── UnsupportedField      a field of the contract that this server can't honour
+├── EngineUnavailable     the engine can't be reached or is not ready; safe to try again
+├── EngineBusy            the engine refuses more work for now
+├── EngineFailed          the engine failed while it worked on the request
+└── DeadlineExceeded      the call's deadline passed while the engine worked
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldViolation:
+    """One wrong field: `field` is its path in the request, such as `messages[2].content`."""
+
+    field: str
+    description: str
+
+
+# Error details travel in HTTP/2 trailers, of which clients accept 8 KiB by default.
+MAX_LISTED_VIOLATIONS = 20
+
+
+def clipped(text: str, limit: int) -> str:
+    """The text, or its beginning where it is longer than `limit` characters."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+class ServiceError(Exception):
+    """Base of the errors that callers are told about. The text is for people and holds nothing secret."""
+
+
+class InvalidRequest(ServiceError):
+    """Fields of the request are wrong. `violations` holds one entry per wrong field, the first 20 of more."""
+
+    def __init__(self, violations: tuple[FieldViolation, ...]) -> None:
+        listed = violations[:MAX_LISTED_VIOLATIONS]
+        text = "; ".join(f"{each.field}: {each.description}" for each in listed)
+        more = len(violations) - len(listed)
+        super().__init__(f"{text}; and {more:,} more wrong fields" if more else text)
+        self.violations = listed
+
+
+class PromptTooLong(ServiceError):
+    """The prompt fills the context, so nothing could be generated."""
+
+    def __init__(self, *, field: str, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens, but the model's context holds {context_length} "
+            "tokens of prompt and answer together; shorten the prompt"
+        )
+        self.field = field
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+
+class ModelNotFound(ServiceError):
+    """The request names a model that is not served here."""
+
+    def __init__(self, *, model: str, available: tuple[str, ...]) -> None:
+        model = clipped(model, 100)
+        super().__init__(f"model {model!r} is not served here; served: {', '.join(available)}")
+        self.model = model
+        self.available = available
+
+
+class UnsupportedField(ServiceError):
+    """The request uses a field that this server can't honour yet."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field} is not supported by this server yet; leave it out")
+        self.field = field
+
+
+class EngineUnavailable(ServiceError):
+    """The engine can't be reached or is not ready. No answer is lost by trying again."""
+
+    def __init__(self, reason: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(f"the engine is not available: {clipped(reason, 1_000)}")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineBusy(ServiceError):
+    """The engine's queue is full."""
+
+    def __init__(self, reason: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(f"the engine is busy: {clipped(reason, 1_000)}")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineFailed(ServiceError):
+    """The engine reported a failure of this request."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the engine failed: {clipped(reason, 1_000)}")
+
+
+class DeadlineExceeded(ServiceError):
+    """The call's deadline passed while the engine worked on it."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the answer was complete")

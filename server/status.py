@@ -1,0 +1,106 @@
+"""THE table from what can go wrong to what a caller is told: a gRPC status with google.rpc details.
+
+Knows no request handling: `interceptors.py` applies it. Cancellation is not an error and has no entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from .errors import (
+    DeadlineExceeded,
+    EngineBusy,
+    EngineFailed,
+    EngineUnavailable,
+    FieldViolation,
+    InvalidRequest,
+    ModelNotFound,
+    PromptTooLong,
+    ServiceError,
+    UnsupportedField,
+)
+
+ERROR_DOMAIN = "llamarpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Status code and ErrorInfo reason (`protos/llamarpc/v1/error_reason.proto`) of one kind of error."""
+
+    code: grpc.StatusCode
+    reason: str
+
+
+MAPPINGS: dict[type[ServiceError], Mapping] = {
+    InvalidRequest: Mapping(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    PromptTooLong: Mapping(grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_TOO_LONG"),
+    ModelNotFound: Mapping(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+    UnsupportedField: Mapping(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED_FIELD"),
+    EngineUnavailable: Mapping(grpc.StatusCode.UNAVAILABLE, "ENGINE_UNAVAILABLE"),
+    EngineBusy: Mapping(grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_BUSY"),
+    EngineFailed: Mapping(grpc.StatusCode.INTERNAL, "ENGINE_FAILED"),
+    DeadlineExceeded: Mapping(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+}
+
+_DEFECT = Mapping(grpc.StatusCode.INTERNAL, "INTERNAL")
+
+
+def status_of(error: Exception, *, request_id: str) -> status_pb2.Status:
+    """The status for an error. Anything but a ServiceError is a defect: opaque to the caller, logged with the id."""
+    if not isinstance(error, ServiceError):
+        text = f"internal error; the server's log has the details under request id {request_id}"
+        return _status(_DEFECT, text, [_error_info(_DEFECT, {"request_id": request_id})])
+    mapping = MAPPINGS[type(error)]
+    details = [_error_info(mapping, {"request_id": request_id, **_metadata(error)}), *_details(error)]
+    return _status(mapping, str(error), details)
+
+
+def _status(mapping: Mapping, text: str, details: list[Message]) -> status_pb2.Status:
+    status = status_pb2.Status(code=mapping.code.value[0], message=text)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _error_info(mapping: Mapping, metadata: dict[str, str]) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=mapping.reason, domain=ERROR_DOMAIN, metadata=metadata)
+
+
+def _metadata(error: ServiceError) -> dict[str, str]:
+    match error:
+        case PromptTooLong():
+            return {"prompt_tokens": str(error.prompt_tokens), "context_length": str(error.context_length)}
+        case ModelNotFound():
+            return {"model": error.model, "available": ", ".join(error.available)}
+        case UnsupportedField():
+            return {"field": error.field}
+        case _:
+            return {}
+
+
+def _details(error: ServiceError) -> list[Message]:
+    match error:
+        case InvalidRequest():
+            return [_bad_request(error.violations)]
+        case PromptTooLong():
+            return [_bad_request((FieldViolation(field=error.field, description=str(error)),))]
+        case EngineUnavailable() | EngineBusy():
+            delay = Duration(nanos=int(error.retry_after_seconds % 1 * 1e9), seconds=int(error.retry_after_seconds))
+            return [error_details_pb2.RetryInfo(retry_delay=delay)]
+        case _:
+            return []
+
+
+def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation
+    return error_details_pb2.BadRequest(
+        field_violations=[violation(field=each.field, description=each.description) for each in violations]
+    )
