@@ -62,12 +62,18 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         elif variable_of(setting.name) in environment:
             variable = variable_of(setting.name)
             values[setting.name] = _parsed(setting, environment[variable], variable)
-    if "cache_dir" not in values and environment.get("XDG_CACHE_HOME"):
-        values["cache_dir"] = Path(environment["XDG_CACHE_HOME"]) / "llamarpc"
+    values.setdefault("cache_dir", _default_cache_dir(environment))
     settings = Settings(**values)
     if settings.bundle is None and not settings.embedded:
         raise SettingsError(f"say which model to serve with --bundle DIR ({variable_of('bundle')}), or use --embedded")
     return settings
+
+
+def _default_cache_dir(environment: Mapping[str, str]) -> Path:
+    if base := environment.get("XDG_CACHE_HOME"):
+        return Path(base) / "llamarpc"
+    default: Path = next(setting.default for setting in fields(Settings) if setting.name == "cache_dir")
+    return default.expanduser()
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

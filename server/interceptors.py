@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -62,14 +62,16 @@ def _guarded_unary(method: Any) -> Callable[..., Awaitable[Any]]:
     return call
 
 
-def _guarded_stream(method: Any) -> Callable[..., AsyncGenerator[Any, None]]:
-    async def call(request: Any, context: _Context) -> AsyncGenerator[Any, None]:
+def _guarded_stream(method: Any) -> Callable[..., Awaitable[None]]:
+    async def call(request: Any, context: _Context) -> None:
         request_id = _name_request(request)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         try:
             async with aclosing(method(request, context)) as responses:
                 async for response in responses:
-                    yield response
+                    await context.write(response)
+        except grpc.aio.InternalError as error:  # of a write: the caller hung up in the middle of it
+            log.debug("request %s: the caller is gone: %s", request_id, error)
         except Exception as error:
             await _abort(context, error, request_id)
 

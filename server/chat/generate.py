@@ -5,6 +5,7 @@ Knows neither gRPC nor Triton: requests come checked, and the engine is whatever
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class TextGenerator:
     def _engine_request(self, request: GenerationRequest, prompt_ids: list[int], budget: int) -> EngineRequest:
         end_id, *stop_ids = self.end_ids
         return EngineRequest(
-            request_id=request.request_id,
+            # Callers may use an id twice at once, which would confuse the engine.
+            request_id=f"{request.request_id}-{secrets.token_hex(4)}",
             prompt_ids=prompt_ids,
             max_tokens=budget,
             end_id=end_id,

@@ -1,0 +1,44 @@
+"""Client of a llamarpc server: `from llamarpc import Client`, or `python -m llamarpc --help`.
+
+The generated code of the whole contract, for grpc.aio and TLS callers too, is in `llamarpc.v1`.
+"""
+
+from __future__ import annotations
+
+from .client import Client
+from .errors import CallError, Violation
+from .v1.chat_pb2 import (
+    FunctionCode,
+    FunctionTool,
+    JsonObjectFormat,
+    Message,
+    ResponseFormat,
+    Role,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+)
+from .v1.model_pb2 import Model
+from .v1.text_generation_pb2 import CountTokensResponse, FinishReason, GenerateResponse, StreamGenerateResponse
+
+__all__ = [
+    "CallError",
+    "Client",
+    "CountTokensResponse",
+    "FinishReason",
+    "FunctionCode",
+    "FunctionTool",
+    "GenerateResponse",
+    "JsonObjectFormat",
+    "Message",
+    "Model",
+    "ResponseFormat",
+    "Role",
+    "StreamGenerateResponse",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
+    "ToolChoiceMode",
+    "Violation",
+]

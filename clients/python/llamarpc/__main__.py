@@ -1,0 +1,179 @@
+"""`python -m llamarpc "Why is the sky blue?"`: streams the answer to standard output, tells its cost on standard error.
+
+Knows nothing of gRPC channels: `client.py` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TextIO
+
+import grpc
+
+from .client import DEFAULT_ADDRESS, Client
+from .errors import CallError
+from .v1 import text_generation_pb2 as pb
+from .v1.chat_pb2 import ROLE_SYSTEM, ROLE_USER, Message
+
+FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+_EXIT_CODES = (
+    "exit codes: 0 answered, 1 the call failed, 2 wrong usage, 130 Ctrl-C, 141 the reader of the pipe went away"
+)
+
+# Control characters as something to look at, so that what a model writes can't drive the terminal.
+_HARMLESS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"}
+_HARMLESS |= {0x7F: "\N{SYMBOL FOR DELETE}", **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.prompt is None and (sys.stdin is None or sys.stdin.isatty()):
+        parser.error("give a prompt, or pipe one to standard input")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that the locale lacks must not end the answer
+    answer = _Answer(sys.stdout)
+    try:
+        return _run(given, answer)
+    except BrokenPipeError:
+        # As `| head` does. What is left in the buffer must go somewhere, or Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llamarpc",
+        description="Ask a llamarpc server; the answer appears as it is generated.",
+        epilog=_EXIT_CODES,
+    )
+    add = parser.add_argument
+    add("prompt", nargs="?", help="the question; - or none: read it from standard input")
+    add("--system", metavar="TEXT", help="instructions that come before the question")
+    add("--max-tokens", type=int, metavar="N", help="most tokens to generate (default: the model's, mostly 256)")
+    add("--temperature", type=float, metavar="T", help="randomness, 0 to 5; 0 picks the likeliest token each time")
+    add("--top-p", type=float, metavar="P", help="sample from the likeliest tokens that sum to this probability")
+    add("--seed", type=int, metavar="N", help="1 to 9999999999; the same seed gives the same answer")
+    add("--stop", action="append", default=[], metavar="TEXT", help="end the answer before this text; may be repeated")
+    add(
+        "--address",
+        default=os.environ.get("LLAMARPC_ADDRESS") or DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        help="where the server is (default: %(default)s; $LLAMARPC_ADDRESS sets it)",
+    )
+    add("--timeout", type=float, metavar="SECONDS", help="longest wait for the whole answer (default: no limit)")
+    return parser
+
+
+def _run(given: argparse.Namespace, answer: _Answer) -> int:
+    try:
+        _stream(given, answer)
+    except KeyboardInterrupt:
+        answer.end()
+        _tell("[cancelled]")
+        return INTERRUPTED
+    except CallError as error:
+        answer.end()
+        _tell(f"llamarpc: {_explained(error, given.address)}")
+        return FAILED
+    except ValueError as error:  # a number too large for its field, or bytes that are no text
+        _tell(f"llamarpc: {error}")
+        return WRONG_USAGE
+    return 0
+
+
+def _stream(given: argparse.Namespace, answer: _Answer) -> None:
+    started, finished = pb.Started(), pb.Finished()
+    with Client(given.address, timeout_seconds=given.timeout) as client:
+        events = client.stream(
+            _conversation(given),
+            max_tokens=given.max_tokens,
+            temperature=given.temperature,
+            top_p=given.top_p,
+            seed=given.seed,
+            stop=given.stop,
+        )
+        with closing(events):
+            for event in events:
+                answer.write(event.response)
+                started.MergeFrom(event.started)
+                finished.MergeFrom(event.finished)
+    answer.end()
+    _tell(_summary(started, finished))
+
+
+def _conversation(given: argparse.Namespace) -> str | list[Message]:
+    prompt = sys.stdin.buffer.read().decode() if given.prompt in (None, "-") else given.prompt
+    if given.system is None:
+        return prompt
+    return [Message(role=ROLE_SYSTEM, content=given.system), Message(role=ROLE_USER, content=prompt)]
+
+
+class _Answer:
+    """Standard output: pieces appear at once, the last line is ended, a terminal gets no control characters."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._table = _HARMLESS if out.isatty() else {}
+        self._in_line = False
+
+    def write(self, text: str) -> None:
+        if text:
+            self._in_line = not text.endswith("\n")  # first, for Ctrl-C can come at any point
+            self._out.write(text.translate(self._table))
+            self._out.flush()
+
+    def end(self) -> None:
+        if self._in_line:
+            self.write("\n")
+
+
+def _tell(text: str) -> None:
+    print(text.translate(_HARMLESS), file=sys.stderr)
+
+
+def _summary(started: pb.Started, finished: pb.Finished) -> str:
+    usage, timing = finished.usage, finished.timing
+    parts = [_ending(finished), f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens"]
+    if timing.HasField("time_to_first_token"):
+        first_seconds = timing.time_to_first_token.ToTimedelta().total_seconds()
+        rest_seconds = timing.duration.ToTimedelta().total_seconds() - first_seconds
+        if usage.completion_tokens > 1 and rest_seconds > 0:
+            parts.append(f"{(usage.completion_tokens - 1) / rest_seconds:.1f} tokens/s")
+        parts.append(f"first token {first_seconds:.2f} s")
+    return f"[{' · '.join([*parts, f'seed {started.seed}'])}]"
+
+
+def _ending(finished: pb.Finished) -> str:
+    match finished.finish_reason:
+        case pb.FINISH_REASON_STOP:
+            return "stop"
+        case pb.FINISH_REASON_STOP_SEQUENCE:
+            return f"stopped at {finished.stop_sequence!r}"
+        case pb.FINISH_REASON_MAX_TOKENS:
+            return f"cut at max_tokens {finished.usage.completion_tokens}; use --max-tokens"
+        case pb.FINISH_REASON_CONTEXT_LENGTH:
+            return f"cut, the model's context of {finished.usage.total_tokens} tokens is full"
+        case pb.FINISH_REASON_TIME_LIMIT:
+            return "cut at the time limit"
+        case pb.FINISH_REASON_TOOL_CALLS:
+            return "tool calls"
+        case other:  # a newer server's
+            return f"finish reason {other}"
+
+
+def _explained(error: CallError, address: str) -> str:
+    if error.code is grpc.StatusCode.UNAVAILABLE and not error.request_id:  # no server of ours said that
+        start = "start one with `make serve`, or say where it is with --address"
+        return f"no server answers at {address}; {start}\n  {error.message}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""A blocking client of a llamarpc server: requests from keyword arguments, failures as CallError.
+
+Knows nothing of terminals. There is no twin for asyncio: with grpc.aio (or TLS, or a channel of your own) use the stubs
+in `llamarpc.v1`, which are as short to write, and `CallError.from_rpc_error`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from .errors import CallError
+from .v1.chat_pb2 import FunctionCode, Message, ResponseFormat, Tool, ToolChoice
+from .v1.model_pb2 import ListModelsRequest, ListModelsResponse, Model
+from .v1.model_pb2_grpc import ModelServiceStub
+from .v1.text_generation_pb2 import (
+    CountTokensRequest,
+    CountTokensResponse,
+    GenerateRequest,
+    GenerateResponse,
+    StreamGenerateResponse,
+)
+from .v1.text_generation_pb2_grpc import TextGenerationServiceStub
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+_MIB = 1024 * 1024
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{}],  # every method
+            # gRPC tries a stream again only while no event of it has come, so nothing is told twice.
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_CHANNEL_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),  # no limit: a long prompt is quiet for a while
+    ("grpc.max_receive_message_length", 16 * _MIB),
+    ("grpc.enable_http_proxy", 0),  # else $http_proxy would catch calls to this very machine
+)
+
+
+class Client:
+    """A connection to the server at `address` (host:port, or any gRPC target), unencrypted, for any number of threads.
+
+    It connects with the first call. `timeout_seconds` is the deadline of each call, for a stream until its end; None is
+    no limit. Calls that the server could not take (UNAVAILABLE) are tried up to 4 times. Methods raise CallError, and
+    ValueError or TypeError for values that don't fit their field. Use it in a `with` block, or close() it:
+
+        with Client() as client:
+            for event in client.stream("Why is the sky blue?"):
+                print(event.response, end="", flush=True)
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float | None = None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._text_generation = TextGenerationServiceStub(self._channel)
+        self._models = ModelServiceStub(self._channel)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels what is running and lets the connection go."""
+        self._channel.close()
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "",
+        tools: Sequence[Tool] = (),
+        functions: Sequence[FunctionCode] = (),
+        raw: bool = False,
+        lora: str = "",
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        repetition_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        stop: str | Sequence[str] = (),
+        tool_choice: ToolChoice | None = None,
+        response_format: ResponseFormat | None = None,
+        time_limit: timedelta | None = None,
+        request_id: str = "",
+    ) -> Generator[StreamGenerateResponse, None, None]:
+        """Events of an answer as it is generated: `started`, pieces of text in `response`, `finished`.
+
+        The call begins with the first event asked for. Leaving the loop, or close() on what this returns, cancels it.
+        `prompt` is one question or a conversation; the options are GenerateRequest's fields, explained in
+        text_generation.proto, and None leaves a field to the model's default.
+        """
+        request = _generate_request(
+            prompt,
+            model=model,
+            tools=tools,
+            functions=functions,
+            raw=raw,
+            lora=lora,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            repetition_penalty=repetition_penalty,
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            stop=stop,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            time_limit=time_limit,
+            request_id=request_id,
+        )
+        return self._events(request)
+
+    def generate(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "",
+        tools: Sequence[Tool] = (),
+        functions: Sequence[FunctionCode] = (),
+        raw: bool = False,
+        lora: str = "",
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        repetition_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        stop: str | Sequence[str] = (),
+        tool_choice: ToolChoice | None = None,
+        response_format: ResponseFormat | None = None,
+        time_limit: timedelta | None = None,
+        request_id: str = "",
+    ) -> GenerateResponse:
+        """The whole answer at once. Takes what stream() takes."""
+        request = _generate_request(
+            prompt,
+            model=model,
+            tools=tools,
+            functions=functions,
+            raw=raw,
+            lora=lora,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            repetition_penalty=repetition_penalty,
+            frequency_penalty=frequency_penalty,
+            presence_penalty=presence_penalty,
+            stop=stop,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            time_limit=time_limit,
+            request_id=request_id,
+        )
+        response: GenerateResponse = self._call(self._text_generation.Generate, request)
+        return response
+
+    def count_tokens(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "",
+        tools: Sequence[Tool] = (),
+        functions: Sequence[FunctionCode] = (),
+        raw: bool = False,
+        tool_choice: ToolChoice | None = None,
+        response_format: ResponseFormat | None = None,
+        include_prompt: bool = False,
+    ) -> CountTokensResponse:
+        """Tokens of a prompt as the model sees it; with `include_prompt` also its text and token ids."""
+        request = _generate_request(
+            prompt,
+            model=model,
+            tools=tools,
+            functions=functions,
+            raw=raw,
+            tool_choice=tool_choice,
+            response_format=response_format,
+        )
+        counted = CountTokensRequest(generate_request=request, include_prompt=include_prompt)
+        response: CountTokensResponse = self._call(self._text_generation.CountTokens, counted)
+        return response
+
+    def models(self) -> list[Model]:
+        """The served models, with their limits, defaults and capabilities."""
+        response: ListModelsResponse = self._call(self._models.ListModels, ListModelsRequest())
+        return list(response.models)
+
+    def _call(self, method: Callable[..., Any], request: object) -> Any:
+        try:
+            return method(request, timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            raise CallError.from_rpc_error(error) from error
+
+    def _events(self, request: GenerateRequest) -> Generator[StreamGenerateResponse, None, None]:
+        call = self._call(self._text_generation.StreamGenerate, request)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise CallError.from_rpc_error(error) from error
+        finally:
+            call.cancel()  # does nothing to a call that has ended
+
+
+def _generate_request(
+    prompt: str | Sequence[Message], *, stop: str | Sequence[str] = (), **fields: Any
+) -> GenerateRequest:
+    request = GenerateRequest(stop=(stop,) if isinstance(stop, str) else stop, **fields)
+    if isinstance(prompt, str):
+        request.prompt = prompt
+    else:
+        request.messages.extend(prompt)
+    return request
