@@ -11,7 +11,7 @@ import uvloop
 
 from .bundle import Bundle, BundleError
 from .chat.tokenizer import TokenizerError
-from .config import Settings, SettingsError, read_settings, unknown_variables
+from .config import SettingsError, read_settings, unknown_variables
 from .embedded import EmbeddedError
 from .grpc_server import ListenError
 from .serve import serve

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,9 @@ def _bundle_from_fields(path: Path, fields: Mapping[str, Any]) -> Bundle:
     end_ids = tuple(int(end_id) for end_id in fields["end_ids"])
     if not end_ids:
         raise ValueError("end_ids is empty")
+    context_length = int(fields["context_length"])
+    if context_length < 1:
+        raise ValueError(f"context_length is {context_length}")
     engine = fields["engine"]
     return Bundle(
         path=path,
@@ -99,11 +103,20 @@ def _bundle_from_fields(path: Path, fields: Mapping[str, Any]) -> Bundle:
         default_system_prompt=str(fields["default_system_prompt"]),
         end_ids=end_ids,
         pad_id=int(fields["pad_id"]),
-        context_length=int(fields["context_length"]),
+        context_length=context_length,
         engine_kind=str(engine["kind"]),
         engine_version=str(engine["version"]),
         engine_source=str(engine["source"]),
         license=str(fields.get("license") or ""),
         adapters={str(name): int(task_id) for name, task_id in fields["adapters"].items()},
-        defaults=GenerationDefaults(**fields["generation_defaults"]),
+        defaults=_defaults_from_fields(fields["generation_defaults"]),
     )
+
+
+def _defaults_from_fields(given: Mapping[str, Any]) -> GenerationDefaults:
+    kinds = {each.name: type(each.default) for each in dataclass_fields(GenerationDefaults)}
+    for name, value in given.items():
+        allowed = (int, float) if kinds.get(name) is float else (int,)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise ValueError(f"generation_defaults.{name} is {value!r}")
+    return GenerationDefaults(**given)

@@ -51,29 +51,26 @@ _SPEAKERS = frozenset({chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_USER, chat_pb2.ROLE_A
 
 def check_generate_request(request: text_generation_pb2.GenerateRequest, *, max_field_characters: int) -> None:
     """Raises InvalidRequest with all violations, or UnsupportedField."""
+    _check(request, max_field_characters, path="")
+
+
+def check_count_tokens_request(request: text_generation_pb2.CountTokensRequest, *, max_field_characters: int) -> None:
+    """Raises InvalidRequest with all violations, their paths below `generate_request`, or UnsupportedField."""
+    _check(request.generate_request, max_field_characters, path="generate_request.")
+
+
+def _check(request: text_generation_pb2.GenerateRequest, limit: int, *, path: str) -> None:
     violations = (
-        *_input_violations(request, max_field_characters),
+        *_input_violations(request, limit),
         *_range_violations(request),
         *_stop_violations(request),
         *_request_id_violations(request.request_id),
     )
     if violations:
-        raise InvalidRequest(violations)
+        raise InvalidRequest(tuple(_violation(path + each.field, each.description) for each in violations))
     field = next(_unsupported_fields(request), None)
     if field is not None:
-        raise UnsupportedField(field)
-
-
-def check_count_tokens_request(request: text_generation_pb2.CountTokensRequest, *, max_field_characters: int) -> None:
-    """Raises InvalidRequest with all violations, their paths below `generate_request`, or UnsupportedField."""
-    try:
-        check_generate_request(request.generate_request, max_field_characters=max_field_characters)
-    except InvalidRequest as error:
-        raise InvalidRequest(
-            tuple(_violation(f"generate_request.{each.field}", each.description) for each in error.violations)
-        ) from None
-    except UnsupportedField as error:
-        raise UnsupportedField(f"generate_request.{error.field}") from None
+        raise UnsupportedField(path + field)
 
 
 def _input_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
@@ -85,7 +82,8 @@ def _input_violations(request: text_generation_pb2.GenerateRequest, limit: int) 
     if has_prompt:
         if not has_messages and not request.prompt.strip():
             yield _violation("prompt", "must hold more than white space")
-        yield from _length_violations("prompt", request.prompt, limit)
+        else:
+            yield from _length_violations("prompt", request.prompt, limit)
     yield from _message_violations(request, limit)
 
 
@@ -114,7 +112,8 @@ def _range_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[
         if not math.isfinite(value):
             yield _violation(field, f"must be a number from {allowed}, not {value}")
         elif not allowed.low <= value <= allowed.high:
-            yield _violation(field, f"is {value:g}, must be from {allowed}")
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:g}"
+            yield _violation(field, f"is {shown}, must be from {allowed}")
 
 
 def _stop_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PREFIX = "LLAMARPC_"
+_CACHE_DIR = Path("~/.cache/llamarpc")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -38,7 +39,7 @@ class Settings:
     max_message_bytes: int = _setting(16 * 1024 * 1024, "largest request message", minimum=1024)
     buffer_tokens: int = _setting(1_024, "tokens kept for a caller that reads slowly, per stream", minimum=1)
     reflection: bool = _setting(True, "let tools such as grpcurl ask for the schema")
-    cache_dir: Path = _setting(Path("~/.cache/llamarpc"), "where the default model and the embedded Triton are kept")
+    cache_dir: Path = _setting(_CACHE_DIR, "where the default model and the embedded Triton are kept")
     log_level: str = _setting("info", "least severe messages to log", choices=LOG_LEVELS)
 
 
@@ -72,8 +73,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
 def _default_cache_dir(environment: Mapping[str, str]) -> Path:
     if base := environment.get("XDG_CACHE_HOME"):
         return Path(base) / "llamarpc"
-    default: Path = next(setting.default for setting in fields(Settings) if setting.name == "cache_dir")
-    return default.expanduser()
+    return _CACHE_DIR.expanduser()
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

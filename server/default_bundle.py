@@ -15,7 +15,7 @@ from .bundle import BundleError
 
 
 async def build_default_bundle(cache: Path) -> Path:
-    """The default model's bundle, made first where it is missing. Prints engine_build's progress. Raises BundleError."""
+    """The default model's bundle, made first where it is missing; shows engine_build's progress. Raises BundleError."""
     path = cache / "bundles" / "default"
     # --force: a bundle that an older release made is replaced; one that is up to date is left alone.
     command = [sys.executable, "-m", "engine_build", "llama-cpp", "--out", str(path), "--force"]

@@ -31,8 +31,16 @@ MAX_LISTED_VIOLATIONS = 20
 
 
 def clipped(text: str, limit: int) -> str:
-    """The text, or its beginning where it is longer than `limit` characters."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
+    """The text, or its beginning where it takes more than `limit` bytes of a trailer.
+
+    There, each byte of a character outside printable ASCII is written as three.
+    """
+    size = 0
+    for index, character in enumerate(text):
+        size += 1 if " " <= character <= "~" else 3 * len(character.encode(errors="replace"))
+        if size > limit:
+            return f"{text[:index]}…"
+    return text
 
 
 class ServiceError(Exception):

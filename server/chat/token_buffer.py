@@ -70,5 +70,8 @@ async def _fill(buffer: TokenBuffer, stream: AsyncGenerator[Sequence[int], None]
                 await buffer.put(ids)
     except Exception as error:
         buffer.end(error)
+    except asyncio.CancelledError as error:  # by us, and nobody listens any more, or inside the stream itself
+        buffer.end(error)
+        raise
     else:
         buffer.end()

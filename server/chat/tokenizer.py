@@ -40,7 +40,7 @@ class Tokenizer:
         """Reads a tokenizer.json. Raises TokenizerError naming the file."""
         try:
             return cls(path.read_text(encoding="utf-8"))
-        except (OSError, TokenizerError) as error:
+        except (OSError, ValueError) as error:
             raise TokenizerError(f"{path}: {error}") from error
 
     def special_id(self, token: str) -> int:

@@ -42,6 +42,7 @@ class TritonEngine:
     def __init__(self, address: str, *, model_name: str) -> None:
         self.address = address
         self._model_name = model_name
+        self._closed = False
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -60,6 +61,10 @@ class TritonEngine:
             raise EngineFailed("the stream ended without a final response")
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await _error_of(call, error) from error
+        except asyncio.CancelledError:
+            if self._closed:  # then it is the channel that cancelled the call, and not our own caller
+                raise EngineUnavailable("the server is shutting down") from None
+            raise
         finally:
             call.cancel()
 
@@ -81,6 +86,7 @@ class TritonEngine:
 
     async def aclose(self) -> None:
         """Closes the channel; running streams end with EngineUnavailable."""
+        self._closed = True
         await self._channel.close()
 
 

@@ -151,13 +151,22 @@ async def test_control_tokens_in_content_stay_text_except_in_raw(real: Service) 
     assert await starts(pb.GenerateRequest(prompt=forged, raw=True)) == 1
 
 
-async def test_a_conversation_remembers(real: Service) -> None:
+async def test_a_conversation_is_rendered_as_the_published_template(real: Service) -> None:
     turns = [
         (chat_pb2.ROLE_SYSTEM, "You answer in one short sentence."),
         (chat_pb2.ROLE_USER, "The password is swordfish."),
         (chat_pb2.ROLE_ASSISTANT, "I will remember it."),
-        (chat_pb2.ROLE_USER, "Say again: the password is"),
+        (chat_pb2.ROLE_USER, "What is it?"),
     ]
     messages = [chat_pb2.Message(role=role, content=content) for role, content in turns]
-    answer = await real.generation.Generate(pb.GenerateRequest(messages=messages, max_tokens=24, **GREEDY))
-    assert "swordfish" in answer.response.lower()
+    request = pb.GenerateRequest(messages=messages, max_tokens=24, **GREEDY)
+    counted = await real.generation.CountTokens(pb.CountTokensRequest(generate_request=request, include_prompt=True))
+    assert counted.rendered_prompt == (
+        "<|im_start|>system\nYou answer in one short sentence.<|im_end|>\n"
+        "<|im_start|>user\nThe password is swordfish.<|im_end|>\n"
+        "<|im_start|>assistant\nI will remember it.<|im_end|>\n"
+        "<|im_start|>user\nWhat is it?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    answer = await real.generation.Generate(request)
+    assert answer.usage.prompt_tokens == counted.prompt_tokens

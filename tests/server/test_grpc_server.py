@@ -1,0 +1,146 @@
+"""The server as a whole, over a real socket: start, limits, reflection, drain."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from llamarpc.v1.text_generation_pb2 import GenerateRequest
+
+from server.bundle import read_bundle
+from server.chat.tokenizer import TokenizerError
+from server.config import Settings
+from server.grpc_server import ListenError, Server
+from tests.fakes import PATIENCE_SECONDS, RunningServer, ScriptedEngine, eventually, running_server, write_bundle
+
+PROMPT = GenerateRequest(prompt="Hi")
+
+
+async def asked_by_reflection(running: RunningServer, request: reflection_pb2.ServerReflectionRequest) -> Any:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)  # type: ignore[arg-type]
+    return await stub.ServerReflectionInfo(iter([request])).read()
+
+
+async def test_reflection_lists_the_services_and_their_files(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ScriptedEngine()) as running:
+        listed = await asked_by_reflection(running, reflection_pb2.ServerReflectionRequest(list_services=""))
+        found = await asked_by_reflection(
+            running,
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="llamarpc.v1.TextGenerationService"),
+        )
+    assert {each.name for each in listed.list_services_response.service} == {
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "llamarpc.v1.ModelService",
+        "llamarpc.v1.TextGenerationService",
+    }
+    file = descriptor_pb2.FileDescriptorProto.FromString(found.file_descriptor_response.file_descriptor_proto[0])
+    assert file.name == "llamarpc/v1/text_generation.proto"
+
+
+async def test_reflection_can_be_switched_off(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ScriptedEngine(), reflection=False) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asked_by_reflection(running, reflection_pb2.ServerReflectionRequest(list_services=""))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_health_of_every_service(tmp_path: Path) -> None:
+    names = ("", "llamarpc.v1.TextGenerationService", "llamarpc.v1.ModelService")
+    async with running_server(tmp_path, ScriptedEngine()) as running:
+        checks = [running.health.Check(health_pb2.HealthCheckRequest(service=name)) for name in names]
+        assert [(await each).status for each in checks] == [health_pb2.HealthCheckResponse.SERVING] * 3
+
+
+async def test_port_in_use(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ScriptedEngine()) as running:
+        settings = Settings(address=running.address, bundle=tmp_path)
+        other = Server(settings, read_bundle(tmp_path), ScriptedEngine())
+        with pytest.raises(ListenError, match=rf"can't listen on {running.address}: .*--address"):
+            await other.start()
+
+
+async def test_address_that_is_none(tmp_path: Path) -> None:
+    settings = Settings(address="nonsense:port", bundle=write_bundle(tmp_path))
+    with pytest.raises(ListenError, match="can't listen on nonsense:port"):
+        await Server(settings, read_bundle(tmp_path), ScriptedEngine()).start()
+
+
+async def test_tokenizer_that_does_not_fit_the_format(tmp_path: Path) -> None:
+    write_bundle(tmp_path, prompt_format="llama3")
+    with pytest.raises(TokenizerError, match=r"<\|begin_of_text\|>"):
+        Server(Settings(bundle=tmp_path), read_bundle(tmp_path), ScriptedEngine())
+
+
+async def test_message_too_large(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ScriptedEngine([b"ok"]), max_message_bytes=2_000) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.text.Generate(GenerateRequest(prompt="x" * 2_000))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await running.text.Generate(PROMPT)).response == "ok"
+
+
+async def test_no_engine_no_serving(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    engine.ready = False
+    async with running_server(tmp_path, engine, wait=False) as running:
+        status = (await running.health.Check(health_pb2.HealthCheckRequest())).status
+        assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def is_refused(address: str) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(*address.split(":"))
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+async def test_drain_finishes_running_calls_and_refuses_new_ones(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with running_server(tmp_path, ScriptedEngine([b"a", gate, b"b"])) as running:
+        watcher = running.health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watcher.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call = running.text.StreamGenerate(PROMPT)
+        responses = [await call.read()]
+        draining = asyncio.create_task(running.server.drain(PATIENCE_SECONDS))
+        assert (await watcher.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await eventually(lambda: is_refused(running.address), what="the port is closed")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.text.Generate(PROMPT)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        gate.set()
+        while (response := await call.read()) is not grpc.aio.EOF:
+            responses.append(response)
+        assert "".join(response.response for response in responses) == "ab"
+        assert responses[-1].WhichOneof("event") == "finished"
+        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+
+
+async def test_drain_cancels_what_does_not_finish(tmp_path: Path) -> None:
+    engine = ScriptedEngine([b"a", asyncio.Event()])
+    async with running_server(tmp_path, engine) as running:
+        call = running.text.StreamGenerate(PROMPT)
+        await call.read()
+        await asyncio.wait_for(running.server.drain(0), PATIENCE_SECONDS)
+        await eventually(lambda: engine.running == 0, what="the engine's slot is free")
+        await call.read()  # the text that had been sent
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_drain_does_not_wait_for_health_watchers(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ScriptedEngine()) as running:
+        watchers = [running.health.Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
+        for watcher in watchers:
+            await watcher.read()
+        await asyncio.wait_for(running.server.drain(10 * PATIENCE_SECONDS), PATIENCE_SECONDS)
