@@ -51,6 +51,7 @@ OUTPUTS = {
 }
 
 _PACK = {"INT32": "<i", "UINT64": "<Q", "FP32": "<f", "BOOL": "<?"}
+_read_int32 = struct.Struct("<i").unpack_from
 _INT32 = array("i").typecode if array("i").itemsize == 4 else "l"
 
 
@@ -70,9 +71,14 @@ def build_request(model_name: str, request: EngineRequest) -> ModelInferRequest:
 
 def read_token_ids(response: ModelInferResponse) -> Sequence[int]:
     """The new token ids of one streamed response; possibly none. The engine model answers with one beam."""
-    tensors = dict(zip((output.name for output in response.outputs), response.raw_output_contents, strict=False))
-    raw = tensors.get("output_ids", b"")
-    return array(_INT32, raw)[: _sequence_length(tensors.get("sequence_length", b""), len(raw) // 4)]
+    ids: Sequence[int] = ()
+    length: int | None = None
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
+        if output.name == "output_ids":
+            ids = array(_INT32, raw)
+        elif output.name == "sequence_length" and raw:
+            length = _read_int32(raw)[0]
+    return ids if length is None else ids[:length]
 
 
 def is_final(response: ModelInferResponse) -> bool:
@@ -110,7 +116,3 @@ def _add(message: ModelInferRequest, name: str, shape: tuple[int, ...], content:
 
 def _int32_bytes(values: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(values)}i", *values)
-
-
-def _sequence_length(raw: bytes, otherwise: int) -> int:
-    return int(struct.unpack_from("<i", raw)[0]) if len(raw) >= 4 else otherwise
