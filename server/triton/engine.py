@@ -48,6 +48,8 @@ class TritonEngine:
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Sequence[int], None]:
         """See `chat.engine.Engine.stream`. Closing the generator cancels the call, which frees the engine's slot."""
+        if request.timeout_seconds is not None and request.timeout_seconds <= 0:
+            raise DeadlineExceeded
         call = self._stub.ModelStreamInfer(metadata=_METADATA, timeout=request.timeout_seconds)
         try:
             await call.write(build_request(self._model_name, request))

@@ -1,0 +1,82 @@
+"""The `tensorrt_llm` model as Triton's Python backend loads it: Triton on one side, the engine on the other.
+
+Requests go to the scheduler, its events come back through the outbox; `execute` returns at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import triton_python_backend_utils as pb_utils
+
+from .errors import RequestError
+from .inbox import check_requested_outputs, input_tensors, stop_target
+from .language_model import LanguageModel
+from .library import open_library
+from .metrics import RequestMetrics
+from .outbox import Outbox, Outlet, send_empty, send_error
+from .requests import Limits, generation_request_from_tensors, is_stop_command
+from .scheduler import Scheduler
+from .settings import settings_from_parameters
+from .watch import Watch
+
+# The outbox shares the interpreter with the engine's thread: it must not hold it for Python's usual 5 ms.
+_SWITCH_INTERVAL_SECONDS = 0.0005
+
+
+class TritonPythonModel:
+    """Triton's entry points."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model; an exception here makes Triton report the model as unavailable, with the text."""
+        sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+        settings = settings_from_parameters(json.loads(args["model_config"])["parameters"])
+        self._language_model = LanguageModel(
+            open_library(),
+            Path(args["model_repository"]) / args["model_version"] / settings.gguf,
+            slots=settings.parallel_requests,
+            context_length=settings.context_length,
+            threads=settings.threads,
+            rows_per_step=settings.parallel_requests + settings.prefill_chunk,
+        )
+        self._limits = Limits(
+            vocabulary_size=self._language_model.vocabulary_size, context_length=settings.context_length
+        )
+        self._scheduler = Scheduler(self._language_model, prefill_chunk=settings.prefill_chunk)
+        self._outbox = Outbox()
+        self._watch = Watch(self._scheduler, RequestMetrics(args["model_name"], args["model_version"]).set)
+        self._scheduler.start()
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
+        """Hand every request on. A decoupled model answers through the requests' senders, whenever it likes."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._take(request, sender)
+            except RequestError as error:
+                send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+            except Exception as error:
+                send_error(sender, f"cannot take the request: {error!r}", pb_utils.TritonError.INTERNAL)
+
+    def finalize(self) -> None:
+        """End all requests, then give the memory back."""
+        self._scheduler.close()
+        self._watch.close()
+        self._outbox.close()
+        self._language_model.close()
+
+    def _take(self, request: pb_utils.InferenceRequest, sender: pb_utils.InferenceResponseSender) -> None:
+        tensors = input_tensors(request)
+        if is_stop_command(tensors):
+            self._scheduler.stop(stop_target(request))
+            send_empty(sender)
+            return
+        check_requested_outputs(request)
+        generation_request = generation_request_from_tensors(tensors, self._limits)
+        outlet = Outlet(sender, generation_request)
+        on_event = partial(self._outbox.put, outlet)
+        generation = self._scheduler.submit(generation_request, on_event, request.request_id())
+        self._watch.add(generation, outlet.is_cancelled)

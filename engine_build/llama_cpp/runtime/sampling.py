@@ -1,0 +1,128 @@
+"""From one row of logits to one token.
+
+Knows numpy only. The order is: bans, penalties, temperature, top_k, top_p, draw. Drawing has its own generator per
+request, so all 2^64 seeds differ and no request touches another's numbers.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .requests import GenerationRequest
+from .stop_words import BadWords
+
+Logits = NDArray[np.float32]
+
+
+class SamplingError(RuntimeError):
+    """No token can be chosen."""
+
+
+class Choice(NamedTuple):
+    """A token, and (only when asked for) its natural log probability.
+
+    That is the log-softmax of the logits the token was chosen from: after bans, penalties and temperature, before
+    top_k and top_p cut candidates away.
+    """
+
+    token: int
+    log_prob: float | None
+
+
+class Sampler:
+    """Chooses the tokens of one request."""
+
+    def __init__(self, request: GenerationRequest, vocabulary_size: int) -> None:
+        self._request = request
+        self._sampling = request.sampling
+        self._bad_words = BadWords(request.bad_words)
+        self._random = np.random.Generator(np.random.PCG64(request.sampling.seed))
+        self._counts: NDArray[np.int64] | None = None
+        if _has_penalties(request):
+            self._counts = np.bincount(request.prompt, minlength=vocabulary_size)
+
+    def choose(self, logits: Logits, sequence: Sequence[int]) -> Choice:
+        """Choose the token that follows `sequence` (prompt and output so far). Writes to `logits`.
+
+        Raises:
+            SamplingError: every token is banned, or the model gave no usable numbers.
+        """
+        self._ban(logits, sequence)
+        if self._counts is not None:
+            self._penalize(logits, self._counts)
+        if self._sampling.temperature not in (0.0, 1.0):
+            logits = _scaled(logits, self._sampling.temperature)
+        token = int(logits.argmax())
+        if not np.isfinite(logits[token]):
+            raise SamplingError("no token can be chosen: all are banned, or the model's output is not a number")
+        if not self._sampling.is_greedy:
+            token = self._draw(logits)
+        if self._counts is not None:
+            self._counts[token] += 1
+        return Choice(token, _log_prob(logits, token) if self._request.log_probs else None)
+
+    def _ban(self, logits: Logits, sequence: Sequence[int]) -> None:
+        banned = self._bad_words.banned_after(sequence)
+        if banned:
+            logits[banned] = -np.inf
+        # As upstream, min_tokens holds back end_id only: a stop word still ends the output.
+        if self._request.end_id >= 0 and len(sequence) - len(self._request.prompt) < self._request.min_tokens:
+            logits[self._request.end_id] = -np.inf
+
+    def _penalize(self, logits: Logits, counts: NDArray[np.int64]) -> None:
+        """Penalties on every id seen in prompt or output, as upstream."""
+        seen = np.flatnonzero(counts)
+        values = logits[seen]
+        penalty = np.float32(self._sampling.repetition_penalty)
+        values = np.where(values < 0, values * penalty, values / penalty)
+        values -= np.float32(self._sampling.presence_penalty)
+        values -= np.float32(self._sampling.frequency_penalty) * counts[seen].astype(np.float32)
+        logits[seen] = values
+
+    def _draw(self, logits: Logits) -> int:
+        candidates: NDArray[np.intp] | None = None
+        top_k = self._sampling.top_k
+        if 0 < top_k < logits.size:
+            candidates = np.argpartition(logits, logits.size - top_k)[-top_k:]
+            candidates.sort()  # the order of a partition is not defined; a seed must always mean the same draw
+            logits = logits[candidates]
+        weights = np.exp(logits - logits.max())
+        if self._sampling.top_p is not None and self._sampling.top_p < 1:
+            nucleus = _nucleus(weights, self._sampling.top_p)
+            weights = weights[nucleus]
+            candidates = nucleus if candidates is None else candidates[nucleus]
+        cumulative = np.cumsum(weights, dtype=np.float64)
+        index = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+        index = min(index, weights.size - 1)
+        return index if candidates is None else int(candidates[index])
+
+
+def _has_penalties(request: GenerationRequest) -> bool:
+    sampling = request.sampling
+    return (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) != (1.0, 0.0, 0.0)
+
+
+def _scaled(logits: Logits, temperature: float) -> Logits:
+    # Measured from the largest, so that a very small temperature gives zeros and -inf instead of overflowing to inf.
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: Logits = ((logits - logits.max()) / np.float64(temperature)).astype(np.float32)
+    return scaled
+
+
+def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:
+    """Indices of the fewest largest weights that hold `top_p` of the total, in descending order."""
+    total = float(weights.sum(dtype=np.float64))
+    # Weights below this floor sum up to less than 1 - top_p, so all of the nucleus lies above it: far fewer to sort.
+    floor = total * (1 - top_p) / weights.size
+    above = np.flatnonzero(weights >= floor)
+    order = above[np.argsort(-weights[above], kind="stable")]
+    cumulative = np.cumsum(weights[order], dtype=np.float64)
+    count = int(np.searchsorted(cumulative, top_p * total, side="left")) + 1
+    return order[:count]
+
+
+def _log_prob(logits: Logits, token: int) -> float:
+    largest = logits.max()
+    return float(logits[token] - largest - np.log(np.exp(logits - largest).sum(dtype=np.float64)))

@@ -1,0 +1,44 @@
+"""The engine's settings: the string parameters of config.pbtxt, read once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Lengths in tokens. `threads` is already the number to use."""
+
+    gguf: str
+    parallel_requests: int
+    context_length: int
+    threads: int
+    prefill_chunk: int
+
+
+def settings_from_parameters(parameters: Mapping[str, Mapping[str, str]]) -> EngineSettings:
+    """Read `parameters` of Triton's model configuration: {name: {"string_value": text}}.
+
+    Raises:
+        ValueError: a parameter is missing or out of range; the text names it.
+    """
+    texts = {name: value["string_value"] for name, value in parameters.items()}
+    missing = [name for name in EngineSettings.__slots__ if name not in texts]
+    if missing:
+        raise ValueError(f"config.pbtxt lacks the parameter {', '.join(missing)}; build the bundle again")
+    return EngineSettings(
+        gguf=texts["gguf"],
+        parallel_requests=_integer(texts, "parallel_requests", 1),
+        context_length=_integer(texts, "context_length", 2),
+        threads=_integer(texts, "threads", 0) or len(os.sched_getaffinity(0)),
+        prefill_chunk=_integer(texts, "prefill_chunk", 1),
+    )
+
+
+def _integer(texts: Mapping[str, str], name: str, minimum: int) -> int:
+    text = texts[name]
+    if not text.isascii() or not text.isdigit() or int(text) < minimum:
+        raise ValueError(
+            f"parameter {name} of config.pbtxt is {text!r}; it must be a whole number of at least {minimum}"
+        )
+    return int(text)

@@ -1,0 +1,126 @@
+"""From logits to a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine_build.llama_cpp.runtime.requests import GenerationRequest, Sampling
+from engine_build.llama_cpp.runtime.sampling import Choice, Sampler, SamplingError
+
+LOGITS = [1.0, 4.0, 3.0, 2.0, -1.0]
+
+
+def sampler(prompt: tuple[int, ...] = (0,), *, sampling: dict[str, Any] | None = None, **values: Any) -> Sampler:
+    values["sampling"] = Sampling(**(sampling or {}))
+    return Sampler(GenerationRequest(prompt=prompt, max_new_tokens=100, **values), len(LOGITS))
+
+
+def choose(chooser: Sampler, sequence: list[int]) -> Choice:
+    return chooser.choose(np.array(LOGITS, np.float32), sequence)
+
+
+@pytest.mark.parametrize(
+    ("values", "sequence", "token"),
+    [
+        ({}, [0], 1),
+        ({"sampling": {"temperature": 0.5}}, [0], 1),
+        ({"sampling": {"temperature": 0.0, "top_p": 1.0}}, [0], 1),
+        ({"bad_words": ((1,),)}, [0], 2),
+        ({"bad_words": ((1,), (2,))}, [0], 3),
+        ({"bad_words": ((0, 1),)}, [0], 2),
+        ({"bad_words": ((4, 0, 1),)}, [0], 1),
+        ({"bad_words": ((4, 0, 1),)}, [4, 0], 2),
+        ({"end_id": 1, "min_tokens": 2}, [0], 2),
+        ({"end_id": 1, "min_tokens": 2}, [0, 2], 2),
+        ({"end_id": 1, "min_tokens": 2}, [0, 2, 2], 1),
+    ],
+)
+def test_bans_and_greed(values: dict[str, Any], sequence: list[int], token: int) -> None:
+    assert choose(sampler(**values), sequence).token == token
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sampling", "token"),
+    [
+        ((1,), {"repetition_penalty": 2.0}, 2),  # 4 / 2 < 3
+        ((1,), {"repetition_penalty": 1.1}, 1),
+        ((1, 2), {"presence_penalty": 2.5}, 3),
+        ((1, 1, 1), {"presence_penalty": 0.9}, 1),  # once, however often it was seen
+        ((1, 1, 1), {"frequency_penalty": 0.4}, 2),  # as often as it was seen
+        ((0,), {"presence_penalty": -4.0}, 0),
+    ],
+)
+def test_penalties_cover_the_prompt(prompt: tuple[int, ...], sampling: dict[str, Any], token: int) -> None:
+    assert choose(sampler(prompt, sampling=sampling), list(prompt)).token == token
+
+
+def test_penalties_cover_the_output() -> None:
+    chooser = sampler((0,), sampling={"presence_penalty": 1.5})
+    assert [choose(chooser, [0]).token for _ in range(3)] == [1, 2, 1]
+
+
+def test_repetition_penalty_lowers_negative_logits() -> None:
+    chooser = sampler((0,), sampling={"repetition_penalty": 2.0})
+    logits = np.array([-1.0, -1.5, -9, -9, -9], np.float32)
+    assert chooser.choose(logits, [0]).token == 1
+
+
+@pytest.mark.parametrize(
+    ("sampling", "possible"),
+    [
+        ({"top_k": 2}, {1, 2}),
+        ({"top_k": 3, "top_p": 1.0}, {1, 2, 3}),
+        ({"top_p": 0.5}, {1}),
+        ({"top_p": 0.7}, {1, 2}),
+        ({"top_p": 1.0, "temperature": 5.0}, {0, 1, 2, 3, 4}),
+        ({"top_k": 4, "top_p": 0.7}, {1, 2}),
+        ({"top_k": 50, "temperature": 5.0}, {0, 1, 2, 3, 4}),
+        ({"top_p": 1.0, "temperature": 1e-30}, {1}),
+    ],
+)
+def test_candidates(sampling: dict[str, Any], possible: set[int]) -> None:
+    seen = {choose(sampler(sampling={**sampling, "seed": seed}), [0]).token for seed in range(300)}
+    assert seen == possible
+
+
+def test_draws_follow_the_probabilities() -> None:
+    chooser = sampler(sampling={"top_p": 1.0, "seed": 3})
+    counts = np.bincount([choose(chooser, [0]).token for _ in range(20_000)], minlength=5) / 20_000
+    expected = np.exp(LOGITS) / np.exp(LOGITS).sum()
+    assert np.abs(counts - expected).max() < 0.01
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**32 + 1, 9_999_999_999, 2**64 - 1])
+def test_same_seed_same_draws_and_seeds_differ(seed: int) -> None:
+    def draws(number: int) -> list[int]:
+        chooser = sampler(sampling={"top_p": 1.0, "temperature": 3.0, "seed": number})
+        return [choose(chooser, [0]).token for _ in range(60)]
+
+    assert draws(seed) == draws(seed)
+    assert draws(seed) != draws((seed + 2**32) % 2**64)
+    assert draws(seed) != draws((seed + 1) % 2**64)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 0.5])
+def test_log_prob_is_that_of_the_scaled_logits(temperature: float) -> None:
+    choice = choose(sampler(log_probs=True, sampling={"temperature": temperature}), [0])
+    scaled = np.array(LOGITS) / (temperature or 1.0)
+    assert choice.log_prob == pytest.approx(scaled[1] - np.log(np.exp(scaled).sum()), abs=1e-5)
+
+
+def test_no_log_prob_unless_asked() -> None:
+    assert choose(sampler(), [0]).log_prob is None
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_p": 0.9}, {"top_k": 3}])
+def test_everything_banned_is_an_error(sampling: dict[str, Any]) -> None:
+    with pytest.raises(SamplingError, match="all are banned"):
+        choose(sampler(bad_words=((0,), (1,), (2,), (3,), (4,)), sampling=sampling), [0])
+
+
+def test_nan_is_an_error() -> None:
+    with pytest.raises(SamplingError):
+        sampler().choose(np.full(5, np.nan, np.float32), [0])
