@@ -57,9 +57,9 @@ proto: $(VENV)/installed-dev  ## make the Python code from the protos again
 
 lock: $(VENV)/python  ## choose the newest allowed versions of all dependencies
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	    --upgrade --extra embedded pyproject.toml locks/build.in --output-file locks/embedded.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	    --constraint locks/embedded.txt --extra dev pyproject.toml locks/build.in --output-file locks/dev.txt
 
 clean:  ## remove everything that make made here (not the cache folder of the user)

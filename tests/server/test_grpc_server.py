@@ -21,6 +21,7 @@ from server.grpc_server import ListenError, Server
 from tests.fakes import PATIENCE_SECONDS, RunningServer, ScriptedEngine, eventually, running_server, write_bundle
 
 PROMPT = GenerateRequest(prompt="Hi")
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 async def asked_by_reflection(running: RunningServer, request: reflection_pb2.ServerReflectionRequest) -> Any:
@@ -100,6 +101,8 @@ async def is_refused(address: str) -> bool:
         _, writer = await asyncio.open_connection(*address.split(":"))
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was just being closed
+        return False
     writer.close()
     return False
 
@@ -114,8 +117,10 @@ async def test_drain_finishes_running_calls_and_refuses_new_ones(tmp_path: Path)
         draining = asyncio.create_task(running.server.drain(PATIENCE_SECONDS))
         assert (await watcher.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         await eventually(lambda: is_refused(running.address), what="the port is closed")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await running.text.Generate(PROMPT)
+        async with grpc.aio.insecure_channel(running.address, options=OWN_CONNECTION) as channel:
+            newcomer = RunningServer(running.server, running.address, channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await newcomer.text.Generate(PROMPT)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         gate.set()
         while (response := await call.read()) is not grpc.aio.EOF:

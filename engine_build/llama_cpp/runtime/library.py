@@ -15,6 +15,10 @@ from typing import Any
 
 from .c_declarations import CONTEXT_DEFAULTS, FUNCTIONS, MODEL_DEFAULTS, SUPPORTED_VERSION, WHEEL
 
+# How long llama.cpp's compute threads (GNU OpenMP) spin at a barrier before they sleep. OpenMP's own default is 300 times
+# that: as fast on idle cores, but some ten times slower as soon as anything else wants one of them, such as the server.
+_SPIN_COUNT = "1000"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -31,10 +35,12 @@ class Library:
     """The C functions of `FUNCTIONS` as attributes, typed; every call releases the GIL while C runs."""
 
     def __init__(self, path: Path) -> None:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)  # read once, when OpenMP is loaded along with llama.cpp
         try:
             self._library = ctypes.CDLL(os.fspath(path))
         except OSError as error:
-            raise LibraryError(f"cannot load llama.cpp from {path}: {error}") from error
+            hint = "; apt-get install libgomp1" if "libgomp" in str(error) else ""
+            raise LibraryError(f"cannot load llama.cpp from {path}: {error}{hint}") from error
         for name, (result, arguments) in FUNCTIONS.items():
             setattr(self, name, self._bound(name, result, arguments))
         self._log_callback = _LOG_CALLBACK(_make_log_sink(bool(os.environ.get("LLAMARPC_ENGINE_LOG"))))
