@@ -15,8 +15,8 @@ from typing import Any
 
 from .c_declarations import CONTEXT_DEFAULTS, FUNCTIONS, MODEL_DEFAULTS, SUPPORTED_VERSION, WHEEL
 
-# How long llama.cpp's compute threads (GNU OpenMP) spin at a barrier before they sleep. OpenMP's own default is 300 times
-# that: as fast on idle cores, but some ten times slower as soon as anything else wants one of them, such as the server.
+# How long llama.cpp's compute threads (GNU OpenMP) spin at a barrier before they sleep. OpenMP's own default is
+# 300 times that: about as fast on idle cores, far slower in trials where something else wanted a core too.
 _SPIN_COUNT = "1000"
 
 _logger = logging.getLogger(__name__)

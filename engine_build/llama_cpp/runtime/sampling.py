@@ -1,6 +1,6 @@
 """From one row of logits to one token.
 
-Knows numpy only. The order is: bans, penalties, temperature, top_k, top_p, draw. Drawing has its own generator per
+Knows numpy only. The order is upstream's: bans, temperature, penalties, top_k, top_p, draw. Drawing has its own generator per
 request, so all 2^64 seeds differ and no request touches another's numbers.
 """
 
@@ -15,6 +15,9 @@ from .stop_words import BadWords
 
 Logits = NDArray[np.float32]
 
+# The draw is as good as decided long before; dividing by less would overflow.
+_LEAST_TEMPERATURE = 1e-6
+
 
 class SamplingError(RuntimeError):
     """No token can be chosen."""
@@ -23,7 +26,7 @@ class SamplingError(RuntimeError):
 class Choice(NamedTuple):
     """A token, and (only when asked for) its natural log probability.
 
-    That is the log-softmax of the logits the token was chosen from: after bans, penalties and temperature, before
+    That is the log-softmax of the logits the token was chosen from: after bans, temperature and penalties, before
     top_k and top_p cut candidates away.
     """
 
@@ -50,10 +53,10 @@ class Sampler:
             SamplingError: every token is banned, or the model gave no usable numbers.
         """
         self._ban(logits, sequence)
+        if self._sampling.temperature not in (0.0, 1.0):
+            logits = logits / np.float32(max(self._sampling.temperature, _LEAST_TEMPERATURE))
         if self._counts is not None:
             self._penalize(logits, self._counts)
-        if self._sampling.temperature not in (0.0, 1.0):
-            logits = _scaled(logits, self._sampling.temperature)
         token = int(logits.argmax())
         if not np.isfinite(logits[token]):
             raise SamplingError("no token can be chosen: all are banned, or the model's output is not a number")
@@ -102,13 +105,6 @@ class Sampler:
 def _has_penalties(request: GenerationRequest) -> bool:
     sampling = request.sampling
     return (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) != (1.0, 0.0, 0.0)
-
-
-def _scaled(logits: Logits, temperature: float) -> Logits:
-    # Measured from the largest, so that a very small temperature gives zeros and -inf instead of overflowing to inf.
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled: Logits = ((logits - logits.max()) / np.float64(temperature)).astype(np.float32)
-    return scaled
 
 
 def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:

@@ -51,6 +51,8 @@ def test_bans_and_greed(values: dict[str, Any], sequence: list[int], token: int)
         ((1, 1, 1), {"presence_penalty": 0.9}, 1),  # once, however often it was seen
         ((1, 1, 1), {"frequency_penalty": 0.4}, 2),  # as often as it was seen
         ((0,), {"presence_penalty": -4.0}, 0),
+        ((1,), {"presence_penalty": 1.5}, 2),
+        ((1,), {"presence_penalty": 1.5, "temperature": 0.5}, 1),  # after temperature: 8 - 1.5 > 6
     ],
 )
 def test_penalties_cover_the_prompt(prompt: tuple[int, ...], sampling: dict[str, Any], token: int) -> None:
