@@ -23,8 +23,8 @@ serve: $(VENV)/installed-embedded  ## fetch a small model and serve it on this m
 test: $(VENV)/installed-dev  ## run every test, the end-to-end ones on a real Triton with a real model
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-test-unit: $(VENV)/installed-dev  ## run the tests that need no Triton: a few seconds
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m "not end_to_end" $(ARGS)
+test-unit: $(VENV)/installed-dev  ## run the tests that need nothing but our own code: seconds
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m "not end_to_end and not real_parts" $(ARGS)
 
 check: $(VENV)/installed-dev  ## format, lint, types, proto lint, generated code, import arrows
 	$(BIN)/ruff format --check $(CODE)

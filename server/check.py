@@ -68,9 +68,8 @@ def _check(request: text_generation_pb2.GenerateRequest, limit: int, *, path: st
     )
     if violations:
         raise InvalidRequest(tuple(_violation(path + each.field, each.description) for each in violations))
-    field = next(_unsupported_fields(request), None)
-    if field is not None:
-        raise UnsupportedField(path + field)
+    for field, value in _unsupported_fields(request):
+        raise UnsupportedField(path + field, value=value)
 
 
 def _input_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
@@ -136,16 +135,17 @@ def _request_id_violations(request_id: str) -> Iterator[FieldViolation]:
         yield _violation("request_id", f"must be at most {limit} visible ASCII characters, without spaces")
 
 
-def _unsupported_fields(request: text_generation_pb2.GenerateRequest) -> Iterator[str]:
+def _unsupported_fields(request: text_generation_pb2.GenerateRequest) -> Iterator[tuple[str, str]]:
+    """Paths of the fields, and the value where not all of them are unsupported."""
     used = {descriptor.name for descriptor, _ in request.ListFields()}
     for field in UNSUPPORTED_FIELDS:
         if field in used and not _is_text_format(field, request):
-            yield field
+            yield field, ""
     for index, message in enumerate(request.messages):
         if message.role == chat_pb2.ROLE_TOOL:
-            yield f"messages[{index}].role (ROLE_TOOL)"
+            yield f"messages[{index}].role", "ROLE_TOOL"
         used = {descriptor.name for descriptor, _ in message.ListFields()}
-        yield from (f"messages[{index}].{field}" for field in UNSUPPORTED_MESSAGE_FIELDS if field in used)
+        yield from ((f"messages[{index}].{field}", "") for field in UNSUPPORTED_MESSAGE_FIELDS if field in used)
 
 
 def _is_text_format(field: str, request: text_generation_pb2.GenerateRequest) -> bool:

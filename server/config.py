@@ -121,7 +121,7 @@ def _parsed(setting: Field[Any], text: str, source: str) -> Any:
         raise SettingsError(f"{source} is {text!r}, must be {_WANTED[_kind(setting)]}") from None
     minimum, choices = setting.metadata["minimum"], setting.metadata["choices"]
     if _kind(setting) in ("int", "float") and not minimum <= value < float("inf"):
-        raise SettingsError(f"{source} is {text}, must be at least {minimum}")
+        raise SettingsError(f"{source} is {text}, must be a number of at least {minimum}")
     if choices and value not in choices:
         raise SettingsError(f"{source} is {text!r}, must be one of {', '.join(choices)}")
     return value

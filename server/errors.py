@@ -84,8 +84,8 @@ class ModelNotFound(ServiceError):
 class UnsupportedField(ServiceError):
     """The request uses a field that this server can't honour yet."""
 
-    def __init__(self, field: str) -> None:
-        super().__init__(f"{field} is not supported by this server yet; leave it out")
+    def __init__(self, field: str, *, value: str = "") -> None:
+        super().__init__(f"{field} {value}".rstrip() + " is not supported by this server yet; leave it out")
         self.field = field
 
 

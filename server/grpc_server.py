@@ -50,6 +50,7 @@ class Server:
         self._settings = settings
         self._health = HealthService(SERVICES)
         self._monitor = HealthMonitor(engine, self._health)
+        self._polling: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_server_options(settings))
         generator = _text_generator(settings, bundle, engine)
         text_generation_pb2_grpc.add_TextGenerationServiceServicer_to_server(
@@ -75,7 +76,7 @@ class Server:
             ) from error
         await self._grpc.start()
         self._polling = asyncio.create_task(self._monitor.run())
-        return f"{address.rpartition(':')[0]}:{port}"
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def wait_until_serving(self) -> None:
         """Returns once the engine has been seen ready."""
@@ -84,9 +85,10 @@ class Server:
     async def drain(self, seconds: float) -> None:
         """NOT_SERVING, no new calls; running ones may finish for so long, then they are cancelled."""
         self._health.drain()
-        self._polling.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._polling
+        if self._polling is not None:
+            self._polling.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._polling
         await self._grpc.stop(seconds)
 
 

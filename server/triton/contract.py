@@ -22,7 +22,7 @@ def differences(config: ModelConfig) -> list[str]:
         *_tensor_differences("input", INPUTS, config.input),
         *_tensor_differences("output", OUTPUTS, config.output),
         *(
-            f"input {tensor.name} is required by the model, but this server does not send it"
+            f"input {tensor.name} is required by the model, but this server does not always send it"
             for tensor in config.input
             if not tensor.optional and tensor.name not in _ALWAYS_SENT
         ),

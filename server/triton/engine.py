@@ -61,7 +61,7 @@ class TritonEngine:
                 if is_final(message.infer_response):
                     return
             raise EngineFailed("the stream ended without a final response")
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError) as error:
             raise await _error_of(call, error) from error
         except asyncio.CancelledError:
             if self._closed:  # then it is the channel that cancelled the call, and not our own caller
@@ -108,10 +108,12 @@ def error_from_status(code: grpc.StatusCode, details: str) -> ServiceError:
         return DeadlineExceeded()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED or "maximum queue size" in details:
         return EngineBusy(details)
-    if code in _AWAY or "unknown model" in details or "is not ready" in details:
+    if code in _AWAY or any(text in details for text in _AWAY_TEXTS):
         return EngineUnavailable(details or code.name)
     return EngineFailed(details or code.name)
 
 
 # CANCELLED: Triton ends its streams so when it shuts down; cancelling by us never comes back this way.
 _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND})
+# The last is grpc.aio's own, for a call that died while its request was being sent.
+_AWAY_TEXTS = ("unknown model", "is not ready", "Internal error from Core")

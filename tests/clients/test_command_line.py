@@ -25,6 +25,8 @@ from llamarpc.v1.text_generation_pb2_grpc import TextGenerationServiceServicer
 
 from .conftest import Serve
 
+pytestmark = pytest.mark.real_parts
+
 ANSWER_SECONDS = 60
 COMMAND = [sys.executable, "-m", "llamarpc"]
 FINISHED = pb.Finished(

@@ -15,6 +15,8 @@ from engine_build.bundle import sha256_of
 from .bundle_samples import bundle
 from .gguf_samples import write_gguf
 
+pytestmark = pytest.mark.real_parts
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

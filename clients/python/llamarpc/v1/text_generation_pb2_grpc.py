@@ -30,7 +30,8 @@ class TextGenerationServiceStub:
 
     Errors are gRPC statuses with google.rpc details, also in the middle of a stream: INVALID_ARGUMENT (BadRequest, one
     violation per wrong field), NOT_FOUND, UNIMPLEMENTED, UNAVAILABLE (RetryInfo; safe to retry), RESOURCE_EXHAUSTED,
-    DEADLINE_EXCEEDED, CANCELLED, INTERNAL. Every call's trailing metadata carries `x-request-id`.
+    DEADLINE_EXCEEDED, CANCELLED, INTERNAL. The trailing metadata of every call that gets as far as this service carries
+    `x-request-id`.
     """
 
     def __init__(self, channel):
@@ -61,7 +62,8 @@ class TextGenerationServiceServicer:
 
     Errors are gRPC statuses with google.rpc details, also in the middle of a stream: INVALID_ARGUMENT (BadRequest, one
     violation per wrong field), NOT_FOUND, UNIMPLEMENTED, UNAVAILABLE (RetryInfo; safe to retry), RESOURCE_EXHAUSTED,
-    DEADLINE_EXCEEDED, CANCELLED, INTERNAL. Every call's trailing metadata carries `x-request-id`.
+    DEADLINE_EXCEEDED, CANCELLED, INTERNAL. The trailing metadata of every call that gets as far as this service carries
+    `x-request-id`.
     """
 
     def Generate(self, request, context):
@@ -117,7 +119,8 @@ class TextGenerationService:
 
     Errors are gRPC statuses with google.rpc details, also in the middle of a stream: INVALID_ARGUMENT (BadRequest, one
     violation per wrong field), NOT_FOUND, UNIMPLEMENTED, UNAVAILABLE (RetryInfo; safe to retry), RESOURCE_EXHAUSTED,
-    DEADLINE_EXCEEDED, CANCELLED, INTERNAL. Every call's trailing metadata carries `x-request-id`.
+    DEADLINE_EXCEEDED, CANCELLED, INTERNAL. The trailing metadata of every call that gets as far as this service carries
+    `x-request-id`.
     """
 
     @staticmethod
