@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from ..errors import PromptTooLong
+from ..errors import FieldViolation, InvalidRequest, PromptTooLong
 from .answer import Answer
 from .engine import Engine, EngineRequest
 from .model import Event, Finished, GenerationRequest, Started, Text, Usage
@@ -34,8 +34,10 @@ class TextGenerator:
     buffer_tokens: int
 
     async def encode(self, request: GenerationRequest) -> list[int]:
-        """Token ids of the request's prompt. Raises PromptTooLong where no room is left for an answer."""
+        """Token ids of the request's prompt. Raises PromptTooLong where no room is left, InvalidRequest for none."""
         prompt_ids = await self.renderer.render(request.prompt)
+        if not prompt_ids:  # raw text of bytes for which the vocabulary has no token
+            raise InvalidRequest((FieldViolation(field=request.prompt_field, description="gives no token at all"),))
         if len(prompt_ids) >= self.context_length:
             raise PromptTooLong(
                 field=request.prompt_field, prompt_tokens=len(prompt_ids), context_length=self.context_length

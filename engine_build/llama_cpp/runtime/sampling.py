@@ -1,7 +1,7 @@
 """From one row of logits to one token.
 
-Knows numpy only. The order is upstream's: bans, temperature, penalties, top_k, top_p, draw. Drawing has its own generator per
-request, so all 2^64 seeds differ and no request touches another's numbers.
+Knows numpy only. The order is upstream's: bans, temperature, penalties, top_k, top_p, draw. Drawing has its own
+generator per request, so all 2^64 seeds differ and no request touches another's numbers.
 """
 
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ from server.chat.model import (
 from server.chat.prompt_formats import CHATML
 from server.chat.rendering import PromptRenderer
 from server.chat.tokenizer import Tokenizer
-from server.errors import EngineBusy, EngineFailed, EngineUnavailable, PromptTooLong
+from server.errors import EngineBusy, EngineFailed, EngineUnavailable, InvalidRequest, PromptTooLong
 from tests.fakes import IM_END, ScriptedEngine, byte_tokenizer, eventually
 
 RENDERER = PromptRenderer(tokenizer=Tokenizer(byte_tokenizer()), prompt_format=CHATML, default_system_prompt="")
@@ -207,3 +207,8 @@ async def test_empty_answer() -> None:
     assert isinstance(last, Finished)
     assert (last.finish_reason, last.first_token_seconds) == (FinishReason.STOP, None)
     assert last.usage.completion_tokens == 0
+
+
+async def test_a_prompt_without_any_token_is_the_callers_fault() -> None:
+    with pytest.raises(InvalidRequest, match="prompt: gives no token at all"):
+        await events_of(ScriptedEngine(), prompt=RawPrompt(text=""))
