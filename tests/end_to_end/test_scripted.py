@@ -61,7 +61,8 @@ async def test_an_engine_error_mid_stream_ends_the_call_with_a_status(scripted: 
         pieces: list[str] = []
 
         async def read_all() -> None:
-            pieces.extend([message.response async for message in call])
+            async for message in call:
+                pieces.append(message.response)
 
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await read_all()
