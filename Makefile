@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(shell cd protos && find llamarpc -name '*.proto' | sort)
-SERVICE_PROTOS := llamarpc/v1/model.proto llamarpc/v1/text_generation.proto
+SERVICE_PROTOS := $(shell cd protos && grep -rl '^service ' llamarpc | sort)
 GENERATED := clients/python
 CODE := server engine_build clients/python tests
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -38,8 +38,9 @@ check: $(VENV)/installed-dev  ## format, lint, types, proto lint, generated code
 .PHONY: check-generated
 check-generated: $(VENV)/installed-dev
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call generate,$$fresh) \
-	&& for file in $$(cd $$fresh && find llamarpc -type f); do \
-	    cmp -s $$fresh/$$file $(GENERATED)/$$file || { echo "$(GENERATED)/$$file is not what the protos give; run 'make proto'"; exit 1; }; done \
+	&& touch $$fresh/llamarpc/v1/__init__.py \
+	&& { diff -rq -x __pycache__ $$fresh/llamarpc/v1 $(GENERATED)/llamarpc/v1 \
+	    || { echo "the generated code is not what the protos give; run 'make proto'"; exit 1; }; } \
 	&& echo "generated code is up to date"
 
 format: $(VENV)/installed-dev  ## put the code in shape
@@ -66,6 +67,7 @@ clean:  ## remove everything that make made here (not the cache folder of the us
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/python:
+	@test "$$(uname -sm)" = "Linux x86_64" || { echo "this runs on Linux x86-64 only; here is $$(uname -sm)"; exit 1; }
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed; name one with 'make PYTHON=/path/to/python3.11'"; exit 1; }
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }

@@ -6,15 +6,16 @@ import asyncio
 import logging
 import os
 import sys
+from pathlib import Path
 
 import uvloop
 
 from .bundle import Bundle, BundleError
 from .chat.tokenizer import TokenizerError
 from .config import SettingsError, read_settings, unknown_variables
-from .embedded import EmbeddedError
 from .grpc_server import ListenError
 from .serve import serve
+from .triton_installation import EmbeddedError
 
 _HOW_TO_CALL = """\
 
@@ -27,7 +28,7 @@ _HOW_TO_CALL = """\
        grpcurl -plaintext -d '{{"prompt": "Why is the sky blue?"}}' {address} \\
            llamarpc.v1.TextGenerationService/StreamGenerate
 
-  3. five lines of Python
+  3. five lines of Python, for {python}
        from llamarpc import Client
        with Client("{address}") as client:
            for event in client.stream("Why is the sky blue?"):
@@ -42,6 +43,8 @@ log = logging.getLogger("server")
 
 def main() -> int:
     """Runs the server; gives the exit status: 0 after a stop that was asked for, 2 where it could not start."""
+    # Texts are encoded one by one, so threads would gain nothing, and forking (to start Triton) would give a warning.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         settings = read_settings(sys.argv[1:], os.environ)
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
@@ -57,7 +60,8 @@ def main() -> int:
 
 
 def _tell_how_to_call(address: str, bundle: Bundle) -> None:
-    python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd()) else sys.executable
+    executable = Path(sys.executable)
+    python = executable.relative_to(Path.cwd()) if executable.is_relative_to(Path.cwd()) else executable
     print(_HOW_TO_CALL.format(name=bundle.display_name, address=address, python=python), flush=True)
 
 

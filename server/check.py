@@ -30,6 +30,14 @@ class Range:
         return f"{self.low:,} to {self.high:,}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextLimits:
+    """Most characters of one field, and of all prompt text of a request together."""
+
+    field_characters: int
+    prompt_characters: int
+
+
 # The fields that are checked by range alone. `seed` and `max_tokens` are whole numbers by their type.
 RANGES = {
     "max_tokens": Range(low=1, high=2**31 - 1),
@@ -49,19 +57,19 @@ UNSUPPORTED_MESSAGE_FIELDS = ("tool_calls", "tool_call_id")
 _SPEAKERS = frozenset({chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_USER, chat_pb2.ROLE_ASSISTANT, chat_pb2.ROLE_TOOL})
 
 
-def check_generate_request(request: text_generation_pb2.GenerateRequest, *, max_field_characters: int) -> None:
+def check_generate_request(request: text_generation_pb2.GenerateRequest, limits: TextLimits) -> None:
     """Raises InvalidRequest with all violations, or UnsupportedField."""
-    _check(request, max_field_characters, path="")
+    _check(request, limits, path="")
 
 
-def check_count_tokens_request(request: text_generation_pb2.CountTokensRequest, *, max_field_characters: int) -> None:
+def check_count_tokens_request(request: text_generation_pb2.CountTokensRequest, limits: TextLimits) -> None:
     """Raises InvalidRequest with all violations, their paths below `generate_request`, or UnsupportedField."""
-    _check(request.generate_request, max_field_characters, path="generate_request.")
+    _check(request.generate_request, limits, path="generate_request.")
 
 
-def _check(request: text_generation_pb2.GenerateRequest, limit: int, *, path: str) -> None:
+def _check(request: text_generation_pb2.GenerateRequest, limits: TextLimits, *, path: str) -> None:
     violations = (
-        *_input_violations(request, limit),
+        *_input_violations(request, limits),
         *_range_violations(request),
         *_stop_violations(request),
         *_request_id_violations(request.request_id),
@@ -72,7 +80,7 @@ def _check(request: text_generation_pb2.GenerateRequest, limit: int, *, path: st
         raise UnsupportedField(path + field, value=value)
 
 
-def _input_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
+def _input_violations(request: text_generation_pb2.GenerateRequest, limits: TextLimits) -> Iterator[FieldViolation]:
     has_prompt, has_messages = request.HasField("prompt"), bool(request.messages)
     if has_prompt and has_messages:
         yield _violation("messages", "give either prompt or messages, not both")
@@ -82,8 +90,14 @@ def _input_violations(request: text_generation_pb2.GenerateRequest, limit: int) 
         if not has_messages and not request.prompt.strip():
             yield _violation("prompt", "must hold more than white space")
         else:
+            limit = min(limits.field_characters, limits.prompt_characters)
             yield from _length_violations("prompt", request.prompt, limit)
-    yield from _message_violations(request, limit)
+    yield from _message_violations(request, limits.field_characters)
+    total = sum(len(message.content) for message in request.messages)
+    if total > limits.prompt_characters:
+        yield _violation(
+            "messages", f"have {total:,} characters together, at most {limits.prompt_characters:,} are allowed"
+        )
 
 
 def _message_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:

@@ -1,7 +1,7 @@
 """The server's settings: one frozen value, read once from the command line and the environment.
 
 Each setting is a field of `Settings`, a flag (`--drain-seconds`) and a variable (`LLAMARPC_DRAIN_SECONDS`); the flag
-wins. Nothing else in the server reads the environment. Knows what values are legal, not what they are for.
+wins. Nothing else in the server takes settings from the environment. Knows what is legal, not what it is for.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 PREFIX = "LLAMARPC_"
 _CACHE_DIR = Path("~/.cache/llamarpc")
+Address: TypeAlias = str
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -25,17 +26,22 @@ def _setting(default: Any, help_: str, *, minimum: float = 0, choices: tuple[str
     return field(default=default, metadata={"help": help_, "minimum": minimum, "choices": choices})
 
 
+# What gRPC's core and the engine can hold: a C int.
+_MAXIMUM = 2**31 - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to serve. Times are in seconds, sizes in the unit that the name says."""
 
-    address: str = _setting("127.0.0.1:50051", "where to listen; port 0 picks a free one")
+    address: Address = _setting("127.0.0.1:50051", "where to listen; port 0 picks a free one")
     bundle: Path | None = _setting(None, "folder made by engine_build; required unless embedded")
     embedded: bool = _setting(False, "start and watch a Triton of its own, on this machine's CPU")
     triton_address: str = _setting("127.0.0.1:8001", "gRPC address of Triton; not used when embedded")
     triton_model: str = _setting("tensorrt_llm", "name of the model that Triton serves")
     drain_seconds: float = _setting(30.0, "longest wait for running calls after SIGTERM")
     max_field_characters: int = _setting(131_072, "longest text of one field of a request", minimum=1)
+    max_prompt_characters: int = _setting(524_288, "longest prompt, all messages together", minimum=1)
     max_message_bytes: int = _setting(16 * 1024 * 1024, "largest request message", minimum=1024)
     buffer_tokens: int = _setting(1_024, "tokens kept for a caller that reads slowly, per stream", minimum=1)
     reflection: bool = _setting(True, "let tools such as grpcurl ask for the schema")
@@ -120,8 +126,8 @@ def _parsed(setting: Field[Any], text: str, source: str) -> Any:
     except ValueError:
         raise SettingsError(f"{source} is {text!r}, must be {_WANTED[_kind(setting)]}") from None
     minimum, choices = setting.metadata["minimum"], setting.metadata["choices"]
-    if _kind(setting) in ("int", "float") and not minimum <= value < float("inf"):
-        raise SettingsError(f"{source} is {text}, must be a number of at least {minimum}")
+    if _kind(setting) in ("int", "float") and not minimum <= value <= _MAXIMUM:
+        raise SettingsError(f"{source} is {text}, must be a number from {minimum} to {_MAXIMUM}")
     if choices and value not in choices:
         raise SettingsError(f"{source} is {text!r}, must be one of {', '.join(choices)}")
     return value
@@ -134,6 +140,13 @@ def _bool(text: str) -> bool:
         raise ValueError(text) from None
 
 
+def _address(text: str) -> str:
+    host, _, port = text.strip().rpartition(":")
+    if not text.startswith("unix:") and not (host and port.isdecimal() and int(port) < 65_536):
+        raise ValueError(text)
+    return text.strip()
+
+
 def _non_empty(text: str) -> str:
     if not text.strip():
         raise ValueError(text)
@@ -142,6 +155,7 @@ def _non_empty(text: str) -> str:
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "str": _non_empty,
+    "Address": _address,
     "int": int,
     "float": float,
     "bool": _bool,
@@ -149,6 +163,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 _WANTED = {
     "str": "some text",
+    "Address": "HOST:PORT, or unix:PATH",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",

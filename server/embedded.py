@@ -1,7 +1,7 @@
 """A Triton of our own on this machine: started, watched, restarted and stopped.
 
-Knows processes and ports; knows no gRPC, no models and nothing of the server but how a Triton is put together.
-`assemble` makes the installation that `EmbeddedTriton` starts.
+Knows processes and ports; knows no gRPC, no models and nothing of the server but how a Triton is put together
+(`triton_installation.assemble` makes what `EmbeddedTriton` starts).
 """
 
 from __future__ import annotations
@@ -12,37 +12,23 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from .triton_installation import (
-    SHARED_MEMORY,
-    EmbeddedError,
-    EmbeddedUnavailable,
-    TritonInstallation,
-    assemble,
-)
+from .triton_installation import SHARED_MEMORY, EmbeddedError, TritonInstallation
+from .triton_ports import LOOPBACK, Ports, any_in_use, free_ports, is_ready
+from .triton_processes import children, exit_reason, lost
 
-__all__ = [
-    "EmbeddedError",
-    "EmbeddedTriton",
-    "EmbeddedUnavailable",
-    "Ports",
-    "TritonInstallation",
-    "TritonStartError",
-    "assemble",
-]
+START_SECONDS = 600.0
+"""For the first start and every restart: reading a model of many gigabytes from a slow disk takes minutes."""
 
-_LOOPBACK = "127.0.0.1"
 _EXIT_TIMEOUT_SECONDS = 5
 _FIRST_RESTART_SECONDS = 0.2
 _LONGEST_RESTART_SECONDS = 5.0
-_RESTART_READY_SECONDS = 300.0
 _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.1
 _LAST_LINES = 20
 
 # Runs between fork and exec, in a process of its own: ties Triton's life to ours, then becomes Triton. The parent may
@@ -61,15 +47,6 @@ class TritonStartError(EmbeddedError):
     """Triton ended before it was ready, or was not ready in time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """Triton's three ports, all on the loopback interface."""
-
-    grpc: int
-    http: int
-    metrics: int
-
-
 class EmbeddedTriton:
     """One Triton process that is kept alive until `stop`.
 
@@ -78,7 +55,10 @@ class EmbeddedTriton:
     """
 
     def __init__(self, installation: TritonInstallation, *, log_path: Path) -> None:
-        """`log_path` receives what Triton and its models print (errors, mostly); it is emptied at start."""
+        """`log_path` receives what Triton and its models print (errors, mostly).
+
+        What a run before left there is kept under the name with `.1` added, one run back.
+        """
         self._installation = installation
         self._log_path = log_path
         self._shared_memory_prefix = f"llamarpc_{os.getpid()}_{secrets.token_hex(4)}_"
@@ -86,7 +66,7 @@ class EmbeddedTriton:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._model_repository = Path()
-        self._stopping = False
+        self._start_seconds = START_SECONDS
         self.restarts = 0
 
     @property
@@ -99,12 +79,12 @@ class EmbeddedTriton:
     @property
     def grpc_address(self) -> str:
         """Where clients connect, as host:port."""
-        return f"{_LOOPBACK}:{self.ports.grpc}"
+        return f"{LOOPBACK}:{self.ports.grpc}"
 
     @property
     def metrics_url(self) -> str:
         """Prometheus metrics of Triton and its models."""
-        return f"http://{_LOOPBACK}:{self.ports.metrics}/metrics"
+        return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
 
     @property
     def pid(self) -> int | None:
@@ -115,42 +95,46 @@ class EmbeddedTriton:
         self,
         model_repository: Path,
         *,
-        timeout_seconds: float = 120.0,
+        ports: Ports | None = None,
+        timeout_seconds: float = START_SECONDS,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         """Start Triton and return when all models are ready; from then on it is restarted whenever it dies.
 
+        `ports`: where to listen; free ones where none are given. `timeout_seconds` holds for restarts too.
         `on_progress` is called with the seconds waited so far, many times a second.
 
         Raises:
             TritonStartError: it ended, or was not ready within `timeout_seconds`; nothing of it is left running.
         """
-        self._model_repository = model_repository
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._log_path.write_bytes(b"")
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            self._ports = _free_ports()
+        self._model_repository, self._start_seconds = model_repository, timeout_seconds
+        self._begin_log()
+        for attempts_left in range(0 if ports else _START_ATTEMPTS - 1, -1, -1):
+            self._ports = ports or free_ports()
             try:
-                await self._launch()
-                await self._wait_ready(timeout_seconds, on_progress)
+                await self._launch_until_ready(on_progress)
                 break
             except TritonStartError:
-                await self._end(grace_seconds=0)
-                if attempt == _START_ATTEMPTS or not _any_in_use(self._ports):
+                if not attempts_left or not any_in_use(self._ports):
                     raise  # with a port that was taken between our choice and Triton's start, others may do
-            except BaseException:
-                await self._end(grace_seconds=0)
-                raise
         self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="embedded-triton")
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """End Triton: ask, wait up to `grace_seconds`, then kill. Safe to call twice and before `start`."""
-        self._stopping = True
         if self._watcher:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
         await self._end(grace_seconds)
+
+    async def _launch_until_ready(self, on_progress: Callable[[float], None] | None = None) -> None:
+        """Leaves nothing running where it does not get there."""
+        try:
+            await self._launch()
+            await self._wait_ready(on_progress)
+        except BaseException:
+            await self._end(grace_seconds=0)
+            raise
 
     async def _launch(self) -> None:
         program = os.fspath(self._installation.program)
@@ -172,9 +156,9 @@ class EmbeddedTriton:
             f"--backend-directory={self._installation.backend_directory}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             "--model-control-mode=none",
-            f"--http-address={_LOOPBACK}",
-            f"--grpc-address={_LOOPBACK}",
-            f"--metrics-address={_LOOPBACK}",
+            f"--http-address={LOOPBACK}",
+            f"--grpc-address={LOOPBACK}",
+            f"--metrics-address={LOOPBACK}",
             f"--http-port={ports.http}",
             f"--grpc-port={ports.grpc}",
             f"--metrics-port={ports.metrics}",
@@ -186,44 +170,56 @@ class EmbeddedTriton:
             "--log-warning=false",
         ]
 
-    async def _wait_ready(self, timeout_seconds: float, on_progress: Callable[[float], None] | None = None) -> None:
+    async def _wait_ready(self, on_progress: Callable[[float], None] | None) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         assert self._process is not None
-        while not await _is_ready(self.ports.http):
+        while not await is_ready(self.ports.http):
             waited = loop.time() - started
             if self._process.returncode is not None:
-                raise TritonStartError(
-                    f"Triton ended with {_exit_reason(self._process.returncode)}{self._last_words()}"
-                )
-            if waited > timeout_seconds:
-                raise TritonStartError(f"Triton was not ready within {timeout_seconds:g} s{self._last_words()}")
+                raise TritonStartError(f"Triton ended with {exit_reason(self._process.returncode)}{self._last_words()}")
+            if waited > self._start_seconds:
+                raise TritonStartError(f"Triton was not ready within {self._start_seconds:g} s{self._last_words()}")
             if on_progress:
                 on_progress(waited)
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _watch(self) -> None:
-        """Restart Triton each time it dies, until cancelled."""
-        delay = _FIRST_RESTART_SECONDS
+        """Restart Triton each time it or a process of its models dies, until cancelled."""
         while True:
-            assert self._process is not None
-            code = await self._process.wait()
-            _logger.error("Triton ended with %s; starting it again%s", _exit_reason(code), self._last_words())
-            await self._end(grace_seconds=0)  # what is left of it, such as its models' processes
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LONGEST_RESTART_SECONDS)
-            self.restarts += 1
-            try:
-                await self._launch()
-                await self._wait_ready(_RESTART_READY_SECONDS)
-            except TritonStartError as error:
-                _logger.error("%s", error)
-                await self._end(grace_seconds=0)
-            except OSError as error:
-                _logger.error("cannot start Triton: %s", error)
-            else:
-                _logger.warning("Triton is back")
-                delay = _FIRST_RESTART_SECONDS
+            _logger.error("%s; starting Triton again%s", await self._death(), self._last_words())
+            await self._end(grace_seconds=0)  # all of it: without its model's process Triton is of no use any more
+            delay = _FIRST_RESTART_SECONDS
+            while not await self._restarted(delay):
+                delay = min(2 * delay, _LONGEST_RESTART_SECONDS)
+            _logger.warning("Triton is back")
+
+    async def _death(self) -> str:
+        """Wait until Triton or one of its children dies; says which."""
+        process = self._process
+        assert process is not None
+        known = children(process.pid)
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            while not ended.done():
+                gone = lost(process.pid, known)
+                await asyncio.wait([ended], timeout=_LOOK_SECONDS)
+                if gone and not ended.done():  # else Triton itself died, and they with it
+                    numbers = ", ".join(map(str, sorted(gone)))
+                    return f"a process of Triton's models has died (pid {numbers}), perhaps for want of memory"
+            return f"Triton ended with {exit_reason(ended.result())}"
+        finally:
+            ended.cancel()
+
+    async def _restarted(self, delay: float) -> bool:
+        await asyncio.sleep(delay)
+        self.restarts += 1
+        try:
+            await self._launch_until_ready()
+        except (TritonStartError, OSError) as error:
+            _logger.error("cannot start Triton: %s", error)
+            return False
+        return True
 
     async def _end(self, grace_seconds: float) -> None:
         process = self._process
@@ -237,6 +233,7 @@ class EmbeddedTriton:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # its models' processes are in the same group
         await process.wait()
+        self._process = None
         self._remove_shared_memory()
 
     def _remove_shared_memory(self) -> None:
@@ -244,6 +241,12 @@ class EmbeddedTriton:
         for region in SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
             with contextlib.suppress(OSError):
                 region.unlink()
+
+    def _begin_log(self) -> None:
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self._log_path, self._log_path.with_name(f"{self._log_path.name}.1"))
+        self._log_path.touch()
 
     def _last_words(self) -> str:
         try:
@@ -265,44 +268,3 @@ def _environment(installation: TritonInstallation, base: Mapping[str, str]) -> d
     }
     environment.pop("PYTHONHOME", None)
     return environment
-
-
-def _free_ports() -> Ports:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for each in sockets:
-            each.bind((_LOOPBACK, 0))
-        grpc, http, metrics = (each.getsockname()[1] for each in sockets)
-    return Ports(grpc=grpc, http=http, metrics=metrics)
-
-
-def _any_in_use(ports: Ports) -> bool:
-    for port in (ports.grpc, ports.http, ports.metrics):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # remains of old connections don't count
-            try:
-                probe.bind((_LOOPBACK, port))
-            except OSError:
-                return True
-    return False
-
-
-async def _is_ready(http_port: int) -> bool:
-    try:
-        reader, writer = await asyncio.open_connection(_LOOPBACK, http_port)
-    except OSError:
-        return False
-    try:
-        writer.write(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        status_line = await asyncio.wait_for(reader.readline(), 2.0)
-    except (OSError, asyncio.TimeoutError):
-        return False
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    return status_line.split()[1:2] == [b"200"]
-
-
-def _exit_reason(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

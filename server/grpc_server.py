@@ -6,7 +6,6 @@ Knows no signals, no embedded Triton and no command line; `serve.py` wires those
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Protocol
 
 import grpc
@@ -20,6 +19,7 @@ from .chat.engine import Engine
 from .chat.generate import TextGenerator
 from .chat.rendering import PromptRenderer
 from .chat.tokenizer import Tokenizer
+from .check import TextLimits
 from .config import Settings
 from .health import HealthMonitor, HealthService, WatchedEngine
 from .interceptors import ErrorInterceptor
@@ -30,6 +30,9 @@ SERVICES = (
     model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
 
+# A caller that vanished without a word (a closed lid, a dead node) gives its slot back after this, not after hours.
+_PING_CALLERS_MILLISECONDS = 30_000
+_PING_TIMEOUT_MILLISECONDS = 10_000
 # Callers may ping every 30 seconds, streams or not; by default gRPC answers that with GOAWAY.
 _LEAST_PING_INTERVAL_MILLISECONDS = 20_000
 
@@ -53,10 +56,11 @@ class Server:
         self._polling: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_server_options(settings))
         generator = _text_generator(settings, bundle, engine)
+        limits = TextLimits(
+            field_characters=settings.max_field_characters, prompt_characters=settings.max_prompt_characters
+        )
         text_generation_pb2_grpc.add_TextGenerationServiceServicer_to_server(
-            TextGenerationService(
-                bundle=bundle, generator=generator, max_field_characters=settings.max_field_characters
-            ),
+            TextGenerationService(bundle=bundle, generator=generator, limits=limits),
             self._grpc,
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(bundle=bundle), self._grpc)
@@ -87,8 +91,7 @@ class Server:
         self._health.drain()
         if self._polling is not None:
             self._polling.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._polling
+            await asyncio.wait([self._polling])
         await self._grpc.stop(seconds)
 
 
@@ -114,4 +117,7 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MILLISECONDS),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", _PING_CALLERS_MILLISECONDS),
+        ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MILLISECONDS),
+        ("grpc.http2.max_pings_without_data", 0),
     ]

@@ -122,7 +122,10 @@ class HealthMonitor:
 
     async def poll(self) -> None:
         """Asks the engine once and passes a change on."""
-        problem = await self._ask()
+        try:
+            problem = await self._ask()
+        except Exception as error:  # a defect, but health must not stay what it was for ever
+            problem = f"its health could not be told: {error!r}"
         if problem == self._problem:
             return
         self._problem = problem

@@ -15,9 +15,10 @@ from contextlib import AsyncExitStack
 from .bundle import Bundle, read_bundle
 from .config import Settings
 from .default_bundle import build_default_bundle
-from .embedded import EmbeddedTriton, assemble
+from .embedded import EmbeddedTriton
 from .grpc_server import Server
 from .triton.engine import TritonEngine
+from .triton_installation import TritonInstallation, assemble
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,13 @@ async def serve(settings: Settings, *, on_serving: Callable[[str, Bundle], None]
     """
     stop = _StopSignals()
     async with AsyncExitStack() as stack:
+        # First what can't be helped: a machine that can't run Triton is told so before anything is fetched for it.
+        installation = assemble(settings.cache_dir) if settings.embedded else None
         bundle = read_bundle(settings.bundle or await build_default_bundle(settings.cache_dir))
         triton_address = settings.triton_address
-        if settings.embedded:
-            triton_address = await _start_embedded(settings, bundle, stack)
-        engine = TritonEngine(triton_address, model_name=settings.triton_model)
+        if installation is not None:
+            triton_address = await _start_embedded(installation, settings, bundle, stack)
+        engine = TritonEngine(triton_address, model_name=settings.triton_model, context_length=bundle.context_length)
         stack.push_async_callback(engine.aclose)
         server = Server(settings, bundle, engine)
         address = await server.start()
@@ -48,10 +51,14 @@ async def serve(settings: Settings, *, on_serving: Callable[[str, Bundle], None]
         await server.drain(settings.drain_seconds)
 
 
-async def _start_embedded(settings: Settings, bundle: Bundle, stack: AsyncExitStack) -> str:
-    triton = EmbeddedTriton(assemble(settings.cache_dir), log_path=settings.cache_dir / "logs" / "triton.log")
+async def _start_embedded(
+    installation: TritonInstallation, settings: Settings, bundle: Bundle, stack: AsyncExitStack
+) -> str:
+    # Servers of one user share the folder; a log for each port lets them tell their own troubles.
+    log_path = settings.cache_dir / "logs" / f"triton-{settings.address.rpartition(':')[2]}.log"
+    triton = EmbeddedTriton(installation, log_path=log_path)
     stack.push_async_callback(triton.stop)
-    print("starting Triton ...", file=sys.stderr, flush=True)
+    print(f"starting Triton with {bundle.display_name}; its log is {log_path} ...", file=sys.stderr, flush=True)
     await triton.start(bundle.model_repository)
     return triton.grpc_address
 

@@ -15,7 +15,7 @@ from llamarpc.v1 import model_pb2, model_pb2_grpc, text_generation_pb2, text_gen
 from .bundle import Bundle
 from .chat.generate import TextGenerator
 from .chat.model import GenerationRequest
-from .check import check_count_tokens_request, check_generate_request
+from .check import TextLimits, check_count_tokens_request, check_generate_request
 from .convert import ResponseWriter, model_to_proto, request_from_proto
 from .errors import ModelNotFound
 
@@ -25,10 +25,10 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServicer):
     """Generates text. See protos/llamarpc/v1/text_generation.proto."""
 
-    def __init__(self, *, bundle: Bundle, generator: TextGenerator, max_field_characters: int) -> None:
+    def __init__(self, *, bundle: Bundle, generator: TextGenerator, limits: TextLimits) -> None:
         self._bundle = bundle
         self._generator = generator
-        self._max_field_characters = max_field_characters
+        self._limits = limits
 
     async def Generate(
         self, request: text_generation_pb2.GenerateRequest, context: _Context
@@ -56,7 +56,7 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         self, request: text_generation_pb2.CountTokensRequest, context: _Context
     ) -> text_generation_pb2.CountTokensResponse:
         """Length of a prompt. Needs no engine."""
-        check_count_tokens_request(request, max_field_characters=self._max_field_characters)
+        check_count_tokens_request(request, self._limits)
         check_model(request.generate_request.model, self._bundle)
         checked = request_from_proto(request.generate_request, defaults=self._bundle.defaults)
         renderer = self._generator.renderer
@@ -66,11 +66,11 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         )
         if request.include_prompt:
             response.token_ids.extend(ids)
-            response.rendered_prompt = renderer.tokenizer.decode(ids)
+            response.rendered_prompt = await renderer.written_out(ids)
         return response
 
     def _checked(self, request: text_generation_pb2.GenerateRequest, context: _Context) -> GenerationRequest:
-        check_generate_request(request, max_field_characters=self._max_field_characters)
+        check_generate_request(request, self._limits)
         check_model(request.model, self._bundle)
         return request_from_proto(request, defaults=self._bundle.defaults, timeout_seconds=context.time_remaining())
 

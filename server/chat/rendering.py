@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .model import Conversation, Prompt, RawPrompt
 from .prompt_formats import PromptFormat, Special, Text
 from .tokenizer import Tokenizer
 
-# Encoding costs about a millisecond per 4,000 characters; longer prompts are encoded off the event loop.
-_INLINE_CHARACTERS = 8_000
+# Encoding costs about a millisecond per 1,000 characters; longer prompts are encoded off the event loop.
+_INLINE_CHARACTERS = 4_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,10 @@ class PromptRenderer:
         if _characters(prompt) <= _INLINE_CHARACTERS:
             return self.encode(prompt)
         return await asyncio.to_thread(self.encode, prompt)
+
+    async def written_out(self, ids: Sequence[int]) -> str:
+        """A prompt's ids as text, control tokens written out."""
+        return await asyncio.to_thread(self.tokenizer.decode, ids)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt."""

@@ -15,10 +15,14 @@ from .tensors import INPUTS, OUTPUTS, TensorType
 _ALWAYS_SENT = frozenset(INPUTS) - {"stop_words_list"}
 
 
-def differences(config: ModelConfig) -> list[str]:
-    """One sentence per difference that would make requests fail; none where the model fits."""
+def differences(config: ModelConfig, *, context_length: int) -> list[str]:
+    """One sentence per difference that would make requests fail or answers untrue; none where the model fits.
+
+    `context_length` is what the bundle says, in tokens: a model that takes less would cut answers without a word.
+    """
     return [
         *_transaction_differences(config),
+        *_context_differences(config, context_length),
         *_tensor_differences("input", INPUTS, config.input),
         *_tensor_differences("output", OUTPUTS, config.output),
         *(
@@ -34,6 +38,13 @@ def _transaction_differences(config: ModelConfig) -> Iterator[str]:
         yield "the model is not decoupled (model_transaction_policy), so it can't stream"
     if config.max_batch_size < 1:
         yield f"max_batch_size is {config.max_batch_size}; it must be at least 1, as tensors have a batch dimension"
+
+
+def _context_differences(config: ModelConfig, context_length: int) -> Iterator[str]:
+    # The CPU engine says it in its parameters; TensorRT-LLM engines say it nowhere in the configuration.
+    said = config.parameters["context_length"].string_value if "context_length" in config.parameters else ""
+    if said.isdecimal() and int(said) < context_length:
+        yield f"the model's context holds {said} tokens, the bundle says {context_length}"
 
 
 def _tensor_differences(

@@ -39,8 +39,10 @@ _METADATA = (("triton_grpc_error", "true"),)
 class TritonEngine:
     """A channel to Triton. Close it with `aclose()`."""
 
-    def __init__(self, address: str, *, model_name: str) -> None:
+    def __init__(self, address: str, *, model_name: str, context_length: int) -> None:
+        """`context_length` is the bundle's, in tokens; the served model must hold as many."""
         self.address = address
+        self._context_length = context_length
         self._model_name = model_name
         self._closed = False
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
@@ -82,9 +84,10 @@ class TritonEngine:
         """How the served model's tensors differ from those used here. Raises EngineUnavailable."""
         request = service_pb2.ModelConfigRequest(name=self._model_name)
         try:
-            return differences((await self._stub.ModelConfig(request, timeout=timeout_seconds)).config)
+            response = await self._stub.ModelConfig(request, timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
             raise EngineUnavailable(error.details() or error.code().name) from error
+        return differences(response.config, context_length=self._context_length)
 
     async def aclose(self) -> None:
         """Closes the channel; running streams end with EngineUnavailable."""

@@ -53,7 +53,7 @@ class Scripted(TextGenerationServiceServicer):
 
 
 def environment(**changes: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "LLAMARPC_ADDRESS"}
+    kept = {name: value for name, value in os.environ.items() if name != "LLAMARPC_SERVER"}
     package_folder = str(Path(llamarpc.__file__).parent.parent)
     return {**kept, "PYTHONPATH": package_folder, "PYTHONIOENCODING": "utf-8", **changes}
 
@@ -73,7 +73,7 @@ def test_answer_goes_to_stdout_and_its_cost_to_stderr(serve: Serve) -> None:
 def test_every_option_reaches_the_server(serve: Serve) -> None:
     scripted = Scripted("Blue.\n")
     options = "--max-tokens 5 --temperature 0 --top-p 0.5 --seed 7 --stop END --stop X --system Brief. --timeout 60"
-    done = ask("Why?", *options.split(), LLAMARPC_ADDRESS=serve(scripted))
+    done = ask("Why?", *options.split(), LLAMARPC_SERVER=serve(scripted))
     assert (done.returncode, done.stdout) == (0, "Blue.\n")
     messages = [
         chat_pb2.Message(role=chat_pb2.ROLE_SYSTEM, content="Brief."),

@@ -53,9 +53,11 @@ class Service:
 
 
 @asynccontextmanager
-async def run_service(bundle: Bundle, triton_address: str, **settings: object) -> AsyncIterator[Service]:
+async def run_service(
+    bundle: Bundle, triton_address: str, *, engine_class: type[TritonEngine] = TritonEngine, **settings: object
+) -> AsyncIterator[Service]:
     """A server on a free port in front of a Triton, and a channel to it. Does not wait for the engine."""
-    engine = TritonEngine(triton_address, model_name="tensorrt_llm")
+    engine = engine_class(triton_address, model_name="tensorrt_llm", context_length=bundle.context_length)
     values = {"address": "127.0.0.1:0", "bundle": bundle.path, **settings}
     server = Server(Settings(**values), bundle, engine)  # type: ignore[arg-type]
     address = await server.start()

@@ -122,12 +122,9 @@ async def test_kill_9_of_triton_gives_unavailable_and_service_returns(default_bu
             assert answer.usage.completion_tokens > 0
 
 
-async def test_a_server_that_starts_before_triton_says_so_and_works_when_it_comes(
-    default_bundle: Bundle, tmp_path: Path
-) -> None:
-    async with run_triton(default_bundle.model_repository, tmp_path / "first.log") as triton:
-        address = triton.grpc_address  # ports stay the same over restarts
-        async with run_service(default_bundle, address) as service:
+async def test_a_hung_triton_shows_in_health(default_bundle: Bundle, tmp_path: Path) -> None:
+    async with run_triton(default_bundle.model_repository, tmp_path / "triton.log") as triton:
+        async with run_service(default_bundle, triton.grpc_address) as service:
             health = health_pb2_grpc.HealthStub(service.channel)
             await service.server.wait_until_serving()
             os.kill(triton.pid or 0, signal.SIGSTOP)

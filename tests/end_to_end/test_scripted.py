@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from llamarpc.v1 import text_generation_pb2 as pb
+from llamarpc.v1 import text_generation_pb2_grpc
 
 from server.bundle import Bundle
 from server.chat.engine import EngineRequest
-from server.config import Settings
-from server.grpc_server import Server
 from server.triton.engine import TritonEngine
-from tests.end_to_end.conftest import ScriptedService, Service
+from tests.end_to_end.conftest import ScriptedService, Service, run_service
 from tests.end_to_end.numbers_tokenizer import ids_of
 from tests.scripted_engine import scripted_ids
 from tests.waiting import until
+
+_SMALL_WINDOW = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
 
 
 async def said(service: Service, request: pb.GenerateRequest) -> tuple[str, pb.Finished]:
@@ -77,52 +79,57 @@ async def test_an_engine_error_mid_stream_ends_the_call_with_a_status(scripted: 
 
 
 class _CountingEngine(TritonEngine):
-    """Counts the tokens that have been taken from Triton, by prompt length."""
+    """Counts the tokens that have been taken from Triton for long requests."""
 
     taken = 0
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Sequence[int], None]:
-        async for ids in super().stream(request):
-            if request.max_tokens > 5_000:
-                _CountingEngine.taken += len(ids)
-            yield ids
+        async with aclosing(super().stream(request)) as stream:
+            async for ids in stream:
+                if request.max_tokens > 5_000:
+                    _CountingEngine.taken += len(ids)
+                yield ids
 
 
 async def test_a_slow_reader_stalls_only_itself_within_bounds(
     scripted: ScriptedService, numbers_bundle: Bundle
 ) -> None:
-    """A caller that reads one message and stops: our process takes a bounded number of tokens, other calls go on."""
+    """A caller that reads one message and stops: the server takes a bounded number of tokens for it and no more, and
+    other calls to the same server are as quick as before."""
     buffer_tokens = 256
     async with scripted() as service:
-        engine = _CountingEngine(service.engine.address, model_name="tensorrt_llm")
-        settings = Settings(address="127.0.0.1:0", bundle=numbers_bundle.path, buffer_tokens=buffer_tokens)
-        server = Server(settings, numbers_bundle, engine)
-        address = await server.start()
-        small_window = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
-        async with grpc.aio.insecure_channel(address, options=small_window) as channel:
-            call = channel.unary_stream(
-                "/llamarpc.v1.TextGenerationService/StreamGenerate",
-                request_serializer=pb.GenerateRequest.SerializeToString,
-                response_deserializer=pb.StreamGenerateResponse.FromString,
-            )(pb.GenerateRequest(prompt="slow", seed=1, max_tokens=8_000))
-            first = await call.read()
-            assert first.HasField("started")
-            stalled = await _stalled_at()
-            # What is beyond the buffer is in gRPC's own windows, a few kilobytes each way.
-            assert stalled < buffer_tokens + 1_000, f"{stalled} of 8000 tokens were taken although nobody reads"
+        triton = service.engine.address
+        async with run_service(numbers_bundle, triton, engine_class=_CountingEngine, buffer_tokens=buffer_tokens) as on:
+            await on.server.wait_until_serving()
+            alone = await _seconds_of_a_quick_call(on)
+            async with grpc.aio.insecure_channel(on.address, options=_SMALL_WINDOW) as channel:
+                stub = text_generation_pb2_grpc.TextGenerationServiceStub(channel)
+                call = stub.StreamGenerate(pb.GenerateRequest(prompt="slow", seed=1, max_tokens=8_000))
+                assert (await call.read()).HasField("started")
+                stalled = await _stalled_at()
+                # What is beyond the buffer is in gRPC's own windows, a few kilobytes each way.
+                assert stalled < buffer_tokens + 1_000, f"{stalled} of 8000 tokens were taken although nobody reads"
 
-            start = time.monotonic()
-            text, _ = await said(service, pb.GenerateRequest(prompt="quick", seed=1, max_tokens=500))
-            assert len(ids_of(text)) == 500
-            assert time.monotonic() - start < 10
-            assert _CountingEngine.taken == stalled
+                beside = await _seconds_of_a_quick_call(on)
+                print(f"slow reader: {stalled} of 8000 tokens taken; others {alone:.2f} s alone, {beside:.2f} s beside")
+                assert beside < 1.5 * alone + 0.5
+                assert _CountingEngine.taken == stalled
 
-            rest = ""
-            while (message := await call.read()) is not grpc.aio.EOF:
-                rest += message.response
-            assert len(ids_of(rest)) == 8_000  # nothing was lost by waiting
-        await server.drain(0)
-        await engine.aclose()
+                rest = ""
+                while (message := await call.read()) is not grpc.aio.EOF:
+                    rest += message.response
+                assert len(ids_of(rest)) == 8_000  # nothing was lost by waiting
+
+
+async def _seconds_of_a_quick_call(service: Service) -> float:
+    """The best of three, so that a busy machine does not decide."""
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        text, _end = await said(service, pb.GenerateRequest(prompt="quick", seed=1, max_tokens=500))
+        times.append(time.monotonic() - start)
+        assert len(ids_of(text)) == 500
+    return min(times)
 
 
 async def _stalled_at() -> int:

@@ -10,10 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 from llamarpc.v1 import chat_pb2
 from llamarpc.v1.text_generation_pb2 import CountTokensRequest, GenerateRequest
 
-from server.check import check_count_tokens_request, check_generate_request, is_valid_request_id
+from server.check import TextLimits, check_count_tokens_request, check_generate_request, is_valid_request_id
 from server.errors import InvalidRequest, UnsupportedField
 
 LIMIT = 100
+LIMITS = TextLimits(field_characters=LIMIT, prompt_characters=2 * LIMIT)
 USER, SYSTEM, ASSISTANT, TOOL = (
     chat_pb2.ROLE_USER,
     chat_pb2.ROLE_SYSTEM,
@@ -28,7 +29,7 @@ def message(content: str = "Hi", role: Any = USER, **fields: Any) -> chat_pb2.Me
 
 def violations_of(request: GenerateRequest) -> list[tuple[str, str]]:
     try:
-        check_generate_request(request, max_field_characters=LIMIT)
+        check_generate_request(request, LIMITS)
     except InvalidRequest as error:
         return [(each.field, each.description) for each in error.violations]
     return []
@@ -58,7 +59,7 @@ VALID = [
 
 @pytest.mark.parametrize("fields", VALID)
 def test_valid(fields: dict[str, Any]) -> None:
-    check_generate_request(GenerateRequest(**fields), max_field_characters=LIMIT)
+    check_generate_request(GenerateRequest(**fields), LIMITS)
 
 
 WRONG = [
@@ -165,7 +166,7 @@ UNSUPPORTED: dict[str, Any] = {
 @pytest.mark.parametrize("field", UNSUPPORTED)
 def test_unsupported_fields(field: str) -> None:
     with pytest.raises(UnsupportedField) as caught:
-        check_generate_request(GenerateRequest(prompt="Hi", **{field: UNSUPPORTED[field]}), max_field_characters=LIMIT)
+        check_generate_request(GenerateRequest(prompt="Hi", **{field: UNSUPPORTED[field]}), LIMITS)
     assert caught.value.field == field
 
 
@@ -181,9 +182,7 @@ def test_unsupported_fields(field: str) -> None:
 )
 def test_unsupported_response_formats(response_format: chat_pb2.ResponseFormat) -> None:
     with pytest.raises(UnsupportedField) as caught:
-        check_generate_request(
-            GenerateRequest(prompt="Hi", response_format=response_format), max_field_characters=LIMIT
-        )
+        check_generate_request(GenerateRequest(prompt="Hi", response_format=response_format), LIMITS)
     assert caught.value.field == "response_format"
 
 
@@ -199,7 +198,7 @@ def test_unsupported_response_formats(response_format: chat_pb2.ResponseFormat) 
 )
 def test_unsupported_message_fields(turn: chat_pb2.Message, field: str) -> None:
     with pytest.raises(UnsupportedField) as caught:
-        check_generate_request(GenerateRequest(messages=[message(), turn]), max_field_characters=LIMIT)
+        check_generate_request(GenerateRequest(messages=[message(), turn]), LIMITS)
     assert caught.value.field.partition(" ")[0] == field
 
 
@@ -215,7 +214,7 @@ def test_every_field_is_checked_or_known() -> None:
 def test_count_tokens_paths_lie_below_its_request() -> None:
     request = CountTokensRequest(generate_request=GenerateRequest(messages=[message("x" * 101)], temperature=9))
     with pytest.raises(InvalidRequest) as caught:
-        check_count_tokens_request(request, max_field_characters=LIMIT)
+        check_count_tokens_request(request, LIMITS)
     assert [each.field for each in caught.value.violations] == [
         "generate_request.messages[0].content",
         "generate_request.temperature",
@@ -225,13 +224,13 @@ def test_count_tokens_paths_lie_below_its_request() -> None:
 
 def test_count_tokens_without_a_request() -> None:
     with pytest.raises(InvalidRequest, match=r"^generate_request\.prompt: "):
-        check_count_tokens_request(CountTokensRequest(), max_field_characters=LIMIT)
+        check_count_tokens_request(CountTokensRequest(), LIMITS)
 
 
 def test_count_tokens_with_an_unsupported_field() -> None:
     request = CountTokensRequest(generate_request=GenerateRequest(prompt="Hi", lora="x"))
     with pytest.raises(UnsupportedField, match=r"^generate_request\.lora is not supported"):
-        check_count_tokens_request(request, max_field_characters=LIMIT)
+        check_count_tokens_request(request, LIMITS)
 
 
 def test_count_tokens_of_many_wrong_fields_says_how_many() -> None:
@@ -240,8 +239,8 @@ def test_count_tokens_of_many_wrong_fields_says_how_many() -> None:
         (inner, check_generate_request),
         (CountTokensRequest(generate_request=inner), check_count_tokens_request),
     ]:
-        with pytest.raises(InvalidRequest, match=r"and 4,981 more wrong fields") as caught:
-            check(request, max_field_characters=LIMIT)  # type: ignore[operator]
+        with pytest.raises(InvalidRequest, match=r"and 4,982 more wrong fields") as caught:
+            check(request, LIMITS)  # type: ignore[operator]
         assert len(caught.value.violations) == 20
 
 
@@ -259,3 +258,10 @@ def test_count_tokens_of_many_wrong_fields_says_how_many() -> None:
 )
 def test_request_ids(request_id: str, valid: bool) -> None:
     assert is_valid_request_id(request_id) is valid
+
+
+def test_all_messages_together_are_limited() -> None:
+    within = GenerateRequest(messages=[message("x" * LIMIT), message("x" * LIMIT)])
+    assert violations_of(within) == []
+    within.messages.add(role=USER, content="x")
+    assert violations_of(within) == [("messages", "have 201 characters together, at most 200 are allowed")]

@@ -7,19 +7,24 @@ import logging
 import os
 import platform
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import find_libpython
+import grpc.aio
 import pytest
 import pytest_asyncio
 
 from server import triton_installation
-from server.embedded import EmbeddedTriton, EmbeddedUnavailable, TritonStartError, assemble
+from server.embedded import EmbeddedTriton, TritonStartError
+from server.triton_installation import EmbeddedUnavailable, assemble
+from server.triton_ports import free_ports
 from tests.scripted_engine import scripted_ids
-from tests.triton_fixtures import EngineClient, cache_dir, scripted_repository, tensors_of
+from tests.triton_fixtures import EngineClient, cache_dir, read_response, run_triton, scripted_repository, tensors_of
 from tests.waiting import until
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("triton")]
@@ -27,7 +32,8 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("triton")]
 _PARENT = """
 import asyncio, sys
 from pathlib import Path
-from server.embedded import EmbeddedTriton, assemble
+from server.embedded import EmbeddedTriton
+from server.triton_installation import assemble
 
 async def main(cache, repository, log):
     triton = EmbeddedTriton(assemble(Path(cache)), log_path=Path(log))
@@ -222,6 +228,60 @@ async def test_killed_triton_comes_back_on_the_same_ports(
 
 def _came_back(caplog: pytest.LogCaptureFixture) -> int:
     return sum("Triton is back" in record.message for record in caplog.records)
+
+
+async def test_a_killed_process_of_a_model_breaks_its_streams_and_all_comes_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the watch the streams would hang for ever, and Triton would go on calling the model ready."""
+    repository = scripted_repository(tmp_path / "repository", delay_microseconds=5000, endless=1)
+    async with run_triton(repository, tmp_path / "triton.log") as triton, EngineClient(triton.grpc_address) as client:
+        first = triton.pid
+        assert first is not None
+        (stub,) = set(group_members(first)) - {first}
+        call = await client.open(tensors_of([1, 2], 1, streaming=True))
+        await call.read()
+        os.kill(stub, signal.SIGKILL)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(_read_on(call), 5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await until(lambda: _came_back(caplog) == 1, seconds=20, what="it is ready")
+        assert triton.restarts == 1
+        assert not group_members(first)
+        call = await client.open(tensors_of([1, 2], 1, streaming=True))
+        assert read_response(await call.read()).ids == scripted_ids([1, 2], 0, 1)
+        call.cancel()
+    assert any(f"(pid {stub})" in record.message for record in caplog.records if record.levelno == logging.ERROR)
+
+
+async def _read_on(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_given_ports_are_used_and_no_others(repository: Path, tmp_path: Path) -> None:
+    ports = free_ports()
+    triton = EmbeddedTriton(assemble(cache_dir()), log_path=tmp_path / "triton.log")
+    with socket.create_server(("127.0.0.1", ports.grpc)):
+        with pytest.raises(TritonStartError, match=r"Triton ended with exit code 1"):
+            await triton.start(repository, ports=ports)
+    await triton.start(repository, ports=ports)
+    try:
+        assert triton.ports == ports
+        assert await answers(triton)
+    finally:
+        await triton.stop()
+
+
+async def test_the_log_of_the_run_before_is_kept(repository: Path, tmp_path: Path) -> None:
+    log = tmp_path / "triton.log"
+    for name in ("first run", "second run"):
+        (repository / "tensorrt_llm" / "1" / "model.py").write_text(f"raise OSError('{name}')\n")
+        with pytest.raises(TritonStartError, match=name):
+            await EmbeddedTriton(assemble(cache_dir()), log_path=log).start(repository)
+    assert "second run" in log.read_text()
+    assert "first run" not in log.read_text()
+    assert "first run" in (tmp_path / "triton.log.1").read_text()
 
 
 async def test_dies_with_a_killed_parent(repository: Path, tmp_path: Path) -> None:

@@ -193,6 +193,18 @@ async def test_monitor_survives_an_engine_that_leaves_while_compared(polled: Pol
     assert await polled.poll() == (SERVING, [READY])
 
 
+async def test_monitor_survives_a_defect(polled: Polled, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def defect(*, timeout_seconds: float) -> bool:
+        raise RuntimeError("boom")
+
+    assert await polled.poll() == (SERVING, [READY])
+    with monkeypatch.context() as patched:
+        patched.setattr(polled.engine, "is_ready", defect)
+        problem = "its health could not be told: RuntimeError('boom')"
+        assert await polled.poll() == (NOT_SERVING, [NOT_READY + problem])
+    assert await polled.poll() == (SERVING, [READY])
+
+
 async def test_monitor_runs_until_cancelled() -> None:
     service = HealthService([])
     running = asyncio.create_task(HealthMonitor(ScriptedEngine(), service).run())

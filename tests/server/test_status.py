@@ -16,7 +16,7 @@ from llamarpc.v1.error_reason_pb2 import ErrorReason
 from llamarpc.v1.text_generation_pb2 import CountTokensRequest, GenerateRequest
 
 from server import errors
-from server.check import check_count_tokens_request
+from server.check import TextLimits, check_count_tokens_request
 from server.status import MAPPINGS, status_of
 
 REQUEST_ID = "~" * 128
@@ -36,7 +36,9 @@ def many_violations() -> errors.InvalidRequest:
     messages = [chat_pb2.Message(content="xx", name="xx")] * 5_000
     inner = GenerateRequest(messages=messages, temperature=9, stop=[""] * 100, request_id="\n" * 500)
     with pytest.raises(errors.InvalidRequest) as caught:
-        check_count_tokens_request(CountTokensRequest(generate_request=inner), max_field_characters=1)
+        check_count_tokens_request(
+            CountTokensRequest(generate_request=inner), TextLimits(field_characters=1, prompt_characters=100_000)
+        )
     return caught.value
 
 

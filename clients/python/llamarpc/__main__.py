@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--stop", action="append", default=[], metavar="TEXT", help="end the answer before this text; may be repeated")
     add(
         "--address",
-        default=os.environ.get("LLAMARPC_ADDRESS") or DEFAULT_ADDRESS,
+        default=os.environ.get("LLAMARPC_SERVER") or DEFAULT_ADDRESS,
         metavar="HOST:PORT",
-        help="where the server is (default: %(default)s; $LLAMARPC_ADDRESS sets it)",
+        help="where the server is (default: %(default)s; $LLAMARPC_SERVER sets it)",
     )
     add("--timeout", type=float, metavar="SECONDS", help="longest wait for the whole answer (default: no limit)")
     return parser

@@ -22,7 +22,7 @@ def without(name: str) -> ModelConfig:
 
 
 def test_stock_configuration_fits() -> None:
-    assert differences(tensorrt_llm_config()) == []
+    assert differences(tensorrt_llm_config(), context_length=8192) == []
 
 
 @pytest.mark.parametrize(
@@ -71,22 +71,22 @@ def test_stock_configuration_fits() -> None:
     ],
 )
 def test_one_sentence_per_difference(old: str, new: str, expected: str) -> None:
-    assert differences(changed(old, new)) == [expected]
+    assert differences(changed(old, new), context_length=8192) == [expected]
 
 
 @pytest.mark.parametrize("name", [*INPUTS, *OUTPUTS])
 def test_missing_tensors(name: str) -> None:
     kind = "input" if name in INPUTS else "output"
-    assert differences(without(name)) == [f"{kind} {name} is not declared by the model"]
+    assert differences(without(name), context_length=8192) == [f"{kind} {name} is not declared by the model"]
 
 
 def test_required_tensors_that_are_always_sent() -> None:
     config = tensorrt_llm_config()
     for tensor in config.input:
         tensor.optional = tensor.name in ("stop_words_list", "lora_task_id")
-    assert differences(config) == []
+    assert differences(config, context_length=8192) == []
 
 
 def test_another_model_altogether() -> None:
-    found = differences(ModelConfig())
+    found = differences(ModelConfig(), context_length=8192)
     assert len(found) == 2 + len(INPUTS) + len(OUTPUTS)

@@ -34,7 +34,7 @@ REQUEST = EngineRequest(
 
 @asynccontextmanager
 async def open_engine(address: str, *, model_name: str = "tensorrt_llm") -> AsyncIterator[TritonEngine]:
-    engine = TritonEngine(address, model_name=model_name)
+    engine = TritonEngine(address, model_name=model_name, context_length=8192)
     try:
         yield engine
     finally:
@@ -191,7 +191,7 @@ async def test_nobody_there_is_no_hang() -> None:
 async def test_triton_that_dies_mid_stream_and_comes_back() -> None:
     dying, back = FakeTriton([5], asyncio.Event()), FakeTriton([6], Final())
     async with running_triton(dying) as address:
-        engine = TritonEngine(address, model_name="tensorrt_llm")
+        engine = TritonEngine(address, model_name="tensorrt_llm", context_length=8192)
         stream = engine.stream(REQUEST)
         assert list(await anext(stream)) == [5]
     with pytest.raises(EngineUnavailable):
@@ -204,7 +204,7 @@ async def test_triton_that_dies_mid_stream_and_comes_back() -> None:
 
 async def test_closing_the_engine_ends_its_streams() -> None:
     async with running_triton(FakeTriton([5], asyncio.Event())) as address:
-        engine = TritonEngine(address, model_name="tensorrt_llm")
+        engine = TritonEngine(address, model_name="tensorrt_llm", context_length=8192)
         stream = engine.stream(REQUEST)
         assert list(await anext(stream)) == [5]
         reading = asyncio.ensure_future(anext(stream))
