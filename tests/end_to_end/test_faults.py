@@ -18,8 +18,10 @@ from llamarpc.v1 import text_generation_pb2 as pb
 
 from server.bundle import Bundle
 from server.embedded import EmbeddedTriton
+from server.triton_installation import assemble
+from server.triton_ports import free_ports
 from tests.end_to_end.conftest import Service, run_service
-from tests.triton_fixtures import run_triton
+from tests.triton_fixtures import cache_dir, run_triton
 from tests.waiting import until
 
 LONG = pb.GenerateRequest(prompt="Write a very long story about the sea.", max_tokens=4_000, temperature=1.0)
@@ -133,6 +135,26 @@ async def test_a_hung_triton_shows_in_health(default_bundle: Bundle, tmp_path: P
             finally:
                 os.kill(triton.pid or 0, signal.SIGCONT)
             await until(lambda: _health_is(health, "SERVING"), seconds=FLIP_SECONDS, what="SERVING again")
+
+
+async def test_a_server_that_is_there_before_triton_works_when_it_comes(default_bundle: Bundle, tmp_path: Path) -> None:
+    ports = free_ports()
+    async with run_service(default_bundle, f"127.0.0.1:{ports.grpc}") as service:
+        health = health_pb2_grpc.HealthStub(service.channel)
+        request = pb.GenerateRequest(prompt="hi", max_tokens=5)
+        assert await _health_is(health, "NOT_SERVING")
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await service.generation.Generate(request, timeout=30)
+        assert_unavailable_with_retry(failure.value)
+        triton = EmbeddedTriton(assemble(cache_dir()), log_path=tmp_path / "triton.log")
+        await triton.start(default_bundle.model_repository, ports=ports)
+        try:
+            await until(
+                lambda: _health_is(health, "SERVING"), seconds=FLIP_SECONDS, what="SERVING once Triton is there"
+            )
+            assert (await service.generation.Generate(request)).usage.completion_tokens > 0
+        finally:
+            await triton.stop()
 
 
 async def test_nothing_there_is_not_serving_and_unavailable(default_bundle: Bundle) -> None:
