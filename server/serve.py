@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -54,8 +55,8 @@ async def serve(settings: Settings, *, on_serving: Callable[[str, Bundle], None]
 async def _start_embedded(
     installation: TritonInstallation, settings: Settings, bundle: Bundle, stack: AsyncExitStack
 ) -> str:
-    # Servers of one user share the folder; a log for each port lets them tell their own troubles.
-    log_path = settings.cache_dir / "logs" / f"triton-{settings.address.rpartition(':')[2]}.log"
+    # Servers of one user share the folder; a log for each address lets them tell their own troubles.
+    log_path = settings.cache_dir / "logs" / f"triton-{re.sub(r'[^a-z0-9]+', '-', settings.address)}.log"
     triton = EmbeddedTriton(installation, log_path=log_path)
     stack.push_async_callback(triton.stop)
     print(f"starting Triton with {bundle.display_name}; its log is {log_path} ...", file=sys.stderr, flush=True)
