@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from typing_extensions import TypedDict, Unpack
 
 from .errors import CallError
 from .v1.chat_pb2 import FunctionCode, Message, ResponseFormat, Tool, ToolChoice
@@ -55,6 +56,32 @@ _CHANNEL_OPTIONS = (
 )
 
 
+class GenerateOptions(TypedDict, total=False):
+    """GenerateRequest's fields as keyword arguments, explained in text_generation.proto.
+
+    None, like leaving an option out, leaves the field to the model's default. `stop` may be one string.
+    """
+
+    model: str
+    tools: Sequence[Tool]
+    functions: Sequence[FunctionCode]
+    raw: bool
+    lora: str
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    repetition_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    stop: str | Sequence[str]
+    tool_choice: ToolChoice | None
+    response_format: ResponseFormat | None
+    time_limit: timedelta | None
+    request_id: str
+
+
 class Client:
     """A connection to the server at `address` (host:port, or any gRPC target), unencrypted, for any number of threads.
 
@@ -86,127 +113,25 @@ class Client:
         self._channel.close()
 
     def stream(
-        self,
-        prompt: str | Sequence[Message],
-        *,
-        model: str = "",
-        tools: Sequence[Tool] = (),
-        functions: Sequence[FunctionCode] = (),
-        raw: bool = False,
-        lora: str = "",
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
-        repetition_penalty: float | None = None,
-        frequency_penalty: float | None = None,
-        presence_penalty: float | None = None,
-        stop: str | Sequence[str] = (),
-        tool_choice: ToolChoice | None = None,
-        response_format: ResponseFormat | None = None,
-        time_limit: timedelta | None = None,
-        request_id: str = "",
+        self, prompt: str | Sequence[Message], **options: Unpack[GenerateOptions]
     ) -> Generator[StreamGenerateResponse, None, None]:
         """Events of an answer as it is generated: `started`, pieces of text in `response`, `finished`.
 
-        The call begins with the first event asked for. Leaving the loop, or close() on what this returns, cancels it.
-        `prompt` is one question or a conversation; the options are GenerateRequest's fields, explained in
-        text_generation.proto, and None leaves a field to the model's default.
+        `prompt` is one question or a conversation. The call begins with the first event asked for. Leaving the loop, or
+        close() on what this returns, cancels it.
         """
-        request = _generate_request(
-            prompt,
-            model=model,
-            tools=tools,
-            functions=functions,
-            raw=raw,
-            lora=lora,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=seed,
-            repetition_penalty=repetition_penalty,
-            frequency_penalty=frequency_penalty,
-            presence_penalty=presence_penalty,
-            stop=stop,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            time_limit=time_limit,
-            request_id=request_id,
-        )
-        return self._events(request)
+        return self._events(_generate_request(prompt, options))
 
-    def generate(
-        self,
-        prompt: str | Sequence[Message],
-        *,
-        model: str = "",
-        tools: Sequence[Tool] = (),
-        functions: Sequence[FunctionCode] = (),
-        raw: bool = False,
-        lora: str = "",
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
-        repetition_penalty: float | None = None,
-        frequency_penalty: float | None = None,
-        presence_penalty: float | None = None,
-        stop: str | Sequence[str] = (),
-        tool_choice: ToolChoice | None = None,
-        response_format: ResponseFormat | None = None,
-        time_limit: timedelta | None = None,
-        request_id: str = "",
-    ) -> GenerateResponse:
+    def generate(self, prompt: str | Sequence[Message], **options: Unpack[GenerateOptions]) -> GenerateResponse:
         """The whole answer at once. Takes what stream() takes."""
-        request = _generate_request(
-            prompt,
-            model=model,
-            tools=tools,
-            functions=functions,
-            raw=raw,
-            lora=lora,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=seed,
-            repetition_penalty=repetition_penalty,
-            frequency_penalty=frequency_penalty,
-            presence_penalty=presence_penalty,
-            stop=stop,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            time_limit=time_limit,
-            request_id=request_id,
-        )
-        response: GenerateResponse = self._call(self._text_generation.Generate, request)
+        response: GenerateResponse = self._call(self._text_generation.Generate, _generate_request(prompt, options))
         return response
 
     def count_tokens(
-        self,
-        prompt: str | Sequence[Message],
-        *,
-        model: str = "",
-        tools: Sequence[Tool] = (),
-        functions: Sequence[FunctionCode] = (),
-        raw: bool = False,
-        tool_choice: ToolChoice | None = None,
-        response_format: ResponseFormat | None = None,
-        include_prompt: bool = False,
+        self, prompt: str | Sequence[Message], *, include_prompt: bool = False, **options: Unpack[GenerateOptions]
     ) -> CountTokensResponse:
         """Tokens of a prompt as the model sees it; with `include_prompt` also its text and token ids."""
-        request = _generate_request(
-            prompt,
-            model=model,
-            tools=tools,
-            functions=functions,
-            raw=raw,
-            tool_choice=tool_choice,
-            response_format=response_format,
-        )
+        request = _generate_request(prompt, options)
         counted = CountTokensRequest(generate_request=request, include_prompt=include_prompt)
         response: CountTokensResponse = self._call(self._text_generation.CountTokens, counted)
         return response
@@ -232,12 +157,13 @@ class Client:
             call.cancel()  # does nothing to a call that has ended
 
 
-def _generate_request(
-    prompt: str | Sequence[Message], *, stop: str | Sequence[str] = (), **fields: Any
-) -> GenerateRequest:
-    request = GenerateRequest(stop=(stop,) if isinstance(stop, str) else stop, **fields)
+def _generate_request(prompt: str | Sequence[Message], options: GenerateOptions) -> GenerateRequest:
+    unknown = set(options) - set(GenerateOptions.__annotations__)
+    if unknown:
+        raise TypeError(f"no such option: {', '.join(sorted(unknown))}")
+    fields: dict[str, Any] = {**options}
+    if isinstance(fields.get("stop"), str):
+        fields["stop"] = [fields["stop"]]
     if isinstance(prompt, str):
-        request.prompt = prompt
-    else:
-        request.messages.extend(prompt)
-    return request
+        return GenerateRequest(prompt=prompt, **fields)
+    return GenerateRequest(messages=prompt, **fields)
