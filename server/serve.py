@@ -21,6 +21,8 @@ from .grpc_server import Server
 from .triton.engine import TritonEngine
 from .triton_installation import TritonInstallation, assemble
 
+_PROGRESS_SECONDS = 10.0
+
 log = logging.getLogger(__name__)
 
 
@@ -60,8 +62,20 @@ async def _start_embedded(
     triton = EmbeddedTriton(installation, log_path=log_path)
     stack.push_async_callback(triton.stop)
     print(f"starting Triton with {bundle.display_name}; its log is {log_path} ...", file=sys.stderr, flush=True)
-    await triton.start(bundle.model_repository)
+    await triton.start(bundle.model_repository, on_progress=_Progress())
     return triton.grpc_address
+
+
+class _Progress:
+    """Says now and then that Triton is still starting: a large model takes minutes to load."""
+
+    def __init__(self) -> None:
+        self._next_seconds = _PROGRESS_SECONDS
+
+    def __call__(self, waited_seconds: float) -> None:
+        if waited_seconds >= self._next_seconds:
+            print(f"  still loading after {waited_seconds:.0f} s ...", file=sys.stderr, flush=True)
+            self._next_seconds += _PROGRESS_SECONDS
 
 
 class _StopSignals:
