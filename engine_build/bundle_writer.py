@@ -6,6 +6,7 @@ Knows no engine. A bundle that is there already is compared with the plan, and r
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from .bundle import FILE_NAME, Bundle, read_bundle, sha256_of
 from .errors import BundleError
+from .file_lock import exclusive
 from .progress import say, step
 
 
@@ -31,16 +33,18 @@ def place(plan: Plan, out: Path, *, force: bool) -> None:
     """Writes the bundle at `out`, unless the same is there already.
 
     Raises BundleError where something else is in the way (a bundle: without `force`; anything else: always), or where
-    the folder can't be written.
+    the folder can't be written. Safe to call from several processes: one writes, the others wait and look again.
     """
-    is_same = _is_there(out) and _is_same(plan.bundle, out, force=force)
+    lock = exclusive(out.parent / f".{out.name}.lock", waiting=f"waiting for another build of {out}")
     try:
-        if is_same:
-            say(f"{out} is built already, nothing to do")
-            _write_description(plan.bundle, out)
-            return
-        with step(f"writing {out}"):
-            _write(plan, out)
+        with lock:
+            _clear_up(out)
+            if _is_there(out) and _is_same(plan.bundle, out, force=force):
+                say(f"{out} is built already, nothing to do")
+                _write_description(plan.bundle, out)
+                return
+            with step(f"writing {out}"):
+                _write(plan, out)
     except OSError as error:
         raise BundleError(f"{out} can't be written: {error.strerror}") from error
 
@@ -91,9 +95,29 @@ def _is_same(bundle: Bundle, out: Path, *, force: bool) -> bool:
     return not differences
 
 
+def _clear_up(out: Path) -> None:
+    """Removes what killed builds left, and undoes a replacement that was cut off. Only called with the lock held."""
+    for aside in out.parent.glob(f"{glob.escape(_aside(out, ''))}*"):
+        if _is_there(out):
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(aside, out)
+    for partial in out.parent.glob(f"{glob.escape(_partial(out, ''))}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(out: Path, mark: str) -> str:
+    """Name of the folder beside `out` in which a build writes."""
+    return f".{out.name}.partial-{mark}"
+
+
+def _aside(out: Path, mark: str) -> str:
+    """Name of the folder beside `out` that keeps the old bundle while the new one takes its place."""
+    return f".{out.name}.old-{mark}"
+
+
 def _write(plan: Plan, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial-{uuid.uuid4().hex[:8]}"
+    partial = out.parent / _partial(out, uuid.uuid4().hex[:8])
     try:
         for path, source in plan.sources.items():
             _take_over(source, _made_room(partial / path))
@@ -129,7 +153,7 @@ def _move_into_place(partial: Path, out: Path) -> None:
     if not _is_there(out):
         os.replace(partial, out)
         return
-    aside = out.parent / f".{out.name}.old-{uuid.uuid4().hex[:8]}"
+    aside = out.parent / _aside(out, uuid.uuid4().hex[:8])
     os.replace(out, aside)
     try:
         os.replace(partial, out)

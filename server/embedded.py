@@ -12,13 +12,12 @@ import logging
 import os
 import secrets
 import signal
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from .triton_installation import SHARED_MEMORY, EmbeddedError, TritonInstallation
 from .triton_ports import LOOPBACK, Ports, any_in_use, free_ports, is_ready
-from .triton_processes import children, exit_reason, lost
+from .triton_processes import children, exit_reason, lost, tied_to_us
 
 START_SECONDS = 600.0
 """For the first start and every restart: reading a model of many gigabytes from a slow disk takes minutes."""
@@ -30,15 +29,6 @@ _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 0.1
 _LAST_LINES = 20
-
-# Runs between fork and exec, in a process of its own: ties Triton's life to ours, then becomes Triton. The parent may
-# have died before the tie was made, which the second line notices.
-_TIE_TO_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # 1 = PR_SET_PDEATHSIG; it outlives exec
-if os.getppid() != int(sys.argv[1]): sys.exit("the parent has gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 _logger = logging.getLogger(__name__)
 
@@ -137,15 +127,13 @@ class EmbeddedTriton:
             raise
 
     async def _launch(self) -> None:
-        program = os.fspath(self._installation.program)
-        command = [sys.executable, "-I", "-S", "-c", _TIE_TO_PARENT, str(os.getpid()), program, *self._arguments()]
         with self._log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *command,
+                *tied_to_us([os.fspath(self._installation.program), *self._arguments()]),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(self._installation, os.environ),
+                env=self._installation.environment(os.environ),
                 start_new_session=True,  # Ctrl-C in a terminal goes to us alone, and we stop it in good order
             )
 
@@ -254,17 +242,3 @@ class EmbeddedTriton:
         except OSError:
             lines = []
         return f"; the end of {self._log_path}:\n  " + "\n  ".join(lines) if lines else f"; see {self._log_path}"
-
-
-def _environment(installation: TritonInstallation, base: Mapping[str, str]) -> dict[str, str]:
-    """Ours, with Triton's libraries, no GPU, and this Python first: that is how the backend finds our packages."""
-    libraries = [os.fspath(directory) for directory in installation.library_directories]
-    inherited = [base["LD_LIBRARY_PATH"]] if base.get("LD_LIBRARY_PATH") else []
-    environment = {
-        **base,
-        "LD_LIBRARY_PATH": os.pathsep.join(libraries + inherited),
-        "PATH": os.pathsep.join([os.path.dirname(sys.executable), base.get("PATH", os.defpath)]),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    environment.pop("PYTHONHOME", None)
-    return environment

@@ -14,6 +14,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -41,6 +42,19 @@ class TritonInstallation:
     program: Path
     backend_directory: Path
     library_directories: tuple[Path, ...]
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """`base` with Triton's libraries, no GPU, and this Python first: that is how the backend finds our packages."""
+        libraries = [os.fspath(directory) for directory in self.library_directories]
+        inherited = [base["LD_LIBRARY_PATH"]] if base.get("LD_LIBRARY_PATH") else []
+        environment = {
+            **base,
+            "LD_LIBRARY_PATH": os.pathsep.join(libraries + inherited),
+            "PATH": os.pathsep.join([os.path.dirname(sys.executable), base.get("PATH", os.defpath)]),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        environment.pop("PYTHONHOME", None)
+        return environment
 
 
 def assemble(cache_dir: Path) -> TritonInstallation:

@@ -23,7 +23,8 @@ from tritonclient.grpc._utils import _get_inference_request  # the raw stub give
 from engine_build import triton_config
 from engine_build.contract import INPUTS, MODEL_NAME, TensorSpec
 from engine_build.llama_cpp.build import RUNTIME_DIR
-from server.embedded import EmbeddedTriton, assemble
+from server.embedded import EmbeddedTriton
+from server.triton_installation import assemble
 
 SCRIPTED_ENGINE_DIR = Path(__file__).parent / "scripted_engine"
 

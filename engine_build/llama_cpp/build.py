@@ -125,9 +125,19 @@ def _template(model: GgufModel) -> ChatTemplate:
 
 def _tokenizer(model: GgufModel, prompt_format: PromptFormat) -> str:
     try:
-        return build_tokenizer(model.vocabulary, control_tokens=prompt_format.special_tokens)
+        return build_tokenizer(model.vocabulary, control_tokens=_control_tokens(model, prompt_format))
     except TokenizerError as error:
         raise TokenizerError(f"{model.path}: {error}") from error
+
+
+def _control_tokens(model: GgufModel, prompt_format: PromptFormat) -> set[str]:
+    """Tokens that a caller's text must never become, even where the file calls them ordinary: the format's own, and
+    all that begin or end a text, a turn or a message.
+    """
+    vocabulary = model.vocabulary
+    declared = (vocabulary.begin_id, vocabulary.end_id, vocabulary.end_of_turn_id, vocabulary.end_of_message_id)
+    ends = {*prompt_format.end_tokens, *prompt_format.end_tokens_if_named}.intersection(vocabulary.tokens)
+    return {*prompt_format.special_tokens, *ends, *(vocabulary.tokens[id_] for id_ in declared if id_ is not None)}
 
 
 def _model_files(spec: LlamaCppSpec, model: GgufModel, runtime_dir: Path) -> dict[str, bytes]:

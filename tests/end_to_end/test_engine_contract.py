@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import statistics
 import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any
@@ -235,12 +236,20 @@ async def test_results_do_not_depend_on_other_requests(engine: EngineClient, tok
 
 
 async def test_cancel_frees_the_slot(engine: EngineClient, hello: list[int], real_triton: EmbeddedTriton) -> None:
-    await until(lambda: all_idle(real_triton), seconds=5, what="idle before")
-    call = await engine.open(tensors_of(hello, 4000, streaming=True))
-    await call.read()
-    await until(lambda: _is(real_triton, "active", 1), seconds=2, what="one active")
-    call.cancel()
-    assert await until(lambda: all_idle(real_triton), seconds=2, what="the slot is free") < 0.5
+    """Half of the cancellations take less than 100 ms, from the call's end to the gauge that says so.
+
+    Triton reads the gauge when it is asked, and the engine sets it within 20 ms after the slot is free, so the slot
+    itself is free sooner.
+    """
+    took = []
+    for _ in range(11):
+        await until(lambda: all_idle(real_triton), seconds=5, what="idle before")
+        call = await engine.open(tensors_of(hello, 4000, streaming=True))
+        await call.read()
+        await until(lambda: _is(real_triton, "active", 1), seconds=2, what="one active")
+        call.cancel()
+        took.append(await until(lambda: all_idle(real_triton), seconds=2, what="the slot is free"))
+    assert statistics.median(took) < 0.1, took
 
 
 async def test_cancel_of_a_queued_request_and_of_a_long_prompt(

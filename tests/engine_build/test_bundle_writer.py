@@ -1,5 +1,6 @@
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,31 @@ def test_made_from_needs_equal_inputs_and_whole_files(tmp_path: Path, weights: P
     (out / "tokenizer.json").unlink()
     assert not is_made_from("i", out)
     assert damaged_files(read_bundle(out), out) == {"tokenizer.json": "missing"}
+
+
+def test_several_builds_at_once_take_turns(tmp_path: Path, weights: Path) -> None:
+    """Threads do: the lock belongs to an open file, not to a process."""
+    out, plans = tmp_path / "b", [_plan(weights, text=text) for text in (b"one", b"two", b"three")]
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(place, plan, out, force=True) for plan in plans * 20]:
+            done.result()
+    assert read_bundle(out) in [plan.bundle for plan in plans]
+    assert damaged_files(read_bundle(out), out) == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "weights.gguf"]
+
+
+def test_leftovers_of_killed_builds_are_removed_and_no_others(tmp_path: Path, weights: Path) -> None:
+    place(_plan(weights), tmp_path / "b", force=False)
+    for name in (".b.partial-1", ".b.old-1", ".bb.partial-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    place(_plan(weights), tmp_path / "b", force=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bb.partial-1", "b", "weights.gguf"]
+
+
+def test_a_replacement_that_was_cut_off_is_undone(tmp_path: Path, weights: Path) -> None:
+    place(_plan(weights), tmp_path / "b", force=False)
+    (tmp_path / "b").rename(tmp_path / ".b.old-1")
+    with pytest.raises(BundleError, match=r"differs in tokenizer\.json"):
+        place(_plan(weights, text=b"other"), tmp_path / "b", force=False)
+    assert (tmp_path / "b" / "tokenizer.json").read_bytes() == b"text"

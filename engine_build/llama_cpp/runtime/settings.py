@@ -1,8 +1,9 @@
 """The engine's settings: the string parameters of config.pbtxt, read once."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from .usable_cores import usable_cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ def settings_from_parameters(parameters: Mapping[str, Mapping[str, str]]) -> Eng
         gguf=texts["gguf"],
         parallel_requests=_integer(texts, "parallel_requests", 1),
         context_length=_integer(texts, "context_length", 2),
-        threads=_integer(texts, "threads", 0) or len(os.sched_getaffinity(0)),
+        threads=_integer(texts, "threads", 0) or usable_cores(),
         prefill_chunk=_integer(texts, "prefill_chunk", 1),
     )
 

@@ -82,6 +82,27 @@ def test_a_llama3_model_ends_with_its_own_token_first(tmp_path: Path, runtime_di
     assert (bundle.end_ids, bundle.pad_id) == ((4, 1), 4)
 
 
+@pytest.mark.parametrize("token_type", [1, 4])  # normal, user-defined
+def test_no_text_becomes_a_token_that_begins_or_ends(tmp_path: Path, runtime_dir: Path, token_type: int) -> None:
+    names = (*_LLAMA3_TOKENS, "<|eom_id|>", "<|mine_begin|>", "<|mine_eos|>", "<|mine_eot|>", "<|mine_eom|>")
+    gguf = write_gguf(
+        tmp_path / "tiny.gguf",
+        control_tokens=names,
+        template=LLAMA3_TEMPLATE,
+        metadata={
+            "tokenizer.ggml.token_type": [token_type] * len(names) + [1] * len(NORMAL_TOKENS),
+            **{f"tokenizer.ggml.{kind}_token_id": 6 + at for at, kind in enumerate(("bos", "eos", "eot", "eom"))},
+            "tokenizer.ggml.pre": "llama-bpe",
+        },
+    )
+    _build(tmp_path, runtime_dir, gguf, prompt_format="llama3")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "bundle" / "tokenizer.json"))
+    assert [tokenizer.token_to_id(name) for name in names] == list(range(len(names)))
+    tokenizer.encode_special_tokens = True  # as the server has it for what callers write
+    ids = tokenizer.encode("hello " + " ".join(names) + "".join(names), add_special_tokens=False).ids
+    assert min(ids) >= len(names)
+
+
 def test_options_win_over_the_file(tmp_path: Path, runtime_dir: Path) -> None:
     gguf = write_gguf(tmp_path / "tiny.gguf", metadata={"tokenizer.ggml.padding_token_id": 0})
     bundle = _build(tmp_path, runtime_dir, gguf, model_id="@me/mine", context_length=100)

