@@ -20,24 +20,34 @@ _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class Outlet:
-    """Where the responses of one request go."""
+    """Where the responses of one request go, and where to ask whether its caller is still there.
+
+    The two come from different threads and exclude each other: Triton 2.51 lets go of a request with its last response,
+    and crashes when it is asked about it in that moment or later.
+    """
 
     def __init__(self, sender: pb_utils.InferenceResponseSender, request: GenerationRequest) -> None:
-        self.is_cancelled = sender.is_cancelled
         self._sender = sender
         self._reply = Reply(request)
+        self._lock = threading.Lock()
         self.ended = False
+
+    def is_cancelled(self) -> bool:
+        """Whether the caller has gone; False once the last response has been sent."""
+        with self._lock:
+            return not self.ended and bool(self._sender.is_cancelled())
 
     def send(self, event: Event) -> None:
         """Send what the event calls for; the last response carries Triton's FINAL flag."""
-        if self.ended:
-            return
-        try:
-            self._send(event)
-        except Exception as error:
-            _logger.exception("cannot send a response")
-            self.ended = True
-            send_error(self._sender, f"cannot send the response: {error}", pb_utils.TritonError.INTERNAL)
+        with self._lock:
+            if self.ended:
+                return
+            try:
+                self._send(event)
+            except Exception as error:
+                _logger.exception("cannot send a response")
+                self.ended = True
+                send_error(self._sender, f"cannot send the response: {error}", pb_utils.TritonError.INTERNAL)
 
     def _send(self, event: Event) -> None:
         if isinstance(event, Failed):
