@@ -61,7 +61,7 @@ def _build_llama_cpp(options: argparse.Namespace) -> int:
         force=options.force,
     )
     build(spec)
-    say(f"Look at it with: python -m engine_build inspect {spec.out}")
+    say(f"Look at it with: {sys.executable} -m engine_build inspect {spec.out}")
     return 0
 
 
