@@ -82,8 +82,6 @@ def _check(request: text_generation_pb2.GenerateRequest, limits: TextLimits, *, 
 
 def _input_violations(request: text_generation_pb2.GenerateRequest, limits: TextLimits) -> Iterator[FieldViolation]:
     has_prompt, has_messages = request.HasField("prompt"), bool(request.messages)
-    if has_prompt and has_messages:
-        yield _violation("messages", "give either prompt or messages, not both")
     if not has_prompt and not has_messages:
         yield _violation("prompt", "give either prompt or messages; neither is set")
     if has_prompt:
@@ -92,12 +90,10 @@ def _input_violations(request: text_generation_pb2.GenerateRequest, limits: Text
         else:
             limit = min(limits.field_characters, limits.prompt_characters)
             yield from _length_violations("prompt", request.prompt, limit)
-    yield from _message_violations(request, limits.field_characters)
-    total = sum(len(message.content) for message in request.messages)
-    if total > limits.prompt_characters:
-        yield _violation(
-            "messages", f"have {total:,} characters together, at most {limits.prompt_characters:,} are allowed"
-        )
+    if has_messages:
+        yield from _message_violations(request, limits.field_characters)
+        if problem := _problem_of_all_messages(request, limits.prompt_characters):
+            yield _violation("messages", problem)
 
 
 def _message_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
@@ -106,10 +102,17 @@ def _message_violations(request: text_generation_pb2.GenerateRequest, limit: int
             yield _violation(f"messages[{index}].role", "must be ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT or ROLE_TOOL")
         yield from _length_violations(f"messages[{index}].content", message.content, limit)
         yield from _length_violations(f"messages[{index}].name", message.name, limit)
+
+
+def _problem_of_all_messages(request: text_generation_pb2.GenerateRequest, limit: int) -> str | None:
+    """What is wrong with the messages as a whole, the gravest if there is more; None where nothing is."""
+    if request.HasField("prompt"):
+        return "give either prompt or messages, not both"
     said = (each for each in request.messages if each.role == chat_pb2.ROLE_USER or request.raw)
-    both = request.HasField("prompt")
-    if request.messages and not both and not any(message.content.strip() for message in said):
-        yield _violation("messages", "no message of the user holds any text")
+    if not any(message.content.strip() for message in said):
+        return "no message of the user holds any text"
+    total = sum(len(message.content) for message in request.messages)
+    return f"have {total:,} characters together, at most {limit:,} are allowed" if total > limit else None
 
 
 def _length_violations(field: str, text: str, limit: int) -> Iterator[FieldViolation]:

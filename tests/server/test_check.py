@@ -239,7 +239,7 @@ def test_count_tokens_of_many_wrong_fields_says_how_many() -> None:
         (inner, check_generate_request),
         (CountTokensRequest(generate_request=inner), check_count_tokens_request),
     ]:
-        with pytest.raises(InvalidRequest, match=r"and 4,982 more wrong fields") as caught:
+        with pytest.raises(InvalidRequest, match=r"and 4,981 more wrong fields") as caught:
             check(request, LIMITS)  # type: ignore[operator]
         assert len(caught.value.violations) == 20
 
@@ -265,3 +265,13 @@ def test_all_messages_together_are_limited() -> None:
     assert violations_of(within) == []
     within.messages.add(role=USER, content="x")
     assert violations_of(within) == [("messages", "have 201 characters together, at most 200 are allowed")]
+
+
+def test_messages_with_several_problems_are_one_wrong_field() -> None:
+    long_system = [message("x" * LIMIT, chat_pb2.ROLE_SYSTEM) for _ in range(3)]
+    assert violations_of(GenerateRequest(messages=long_system)) == [
+        ("messages", "no message of the user holds any text")
+    ]
+    assert violations_of(GenerateRequest(prompt="Hi", messages=long_system)) == [
+        ("messages", "give either prompt or messages, not both")
+    ]
