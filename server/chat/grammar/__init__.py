@@ -1,0 +1,1 @@
+"""Grammars that an answer must follow: made from JSON Schemas, regular expressions and EBNF, sent as EBNF."""
