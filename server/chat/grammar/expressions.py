@@ -80,6 +80,14 @@ class Grammar:
     rules: Rules
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fragment:
+    """A part of a grammar: what it derives, and the rules it refers to."""
+
+    start: Expression
+    rules: Rules
+
+
 EMPTY = Literal("")
 
 
