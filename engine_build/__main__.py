@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import EngineBuildError
+from .errors import EngineBuildError, SpecError
 from .inspection import inspect
 from .llama_cpp.build import build
 from .llama_cpp.download import DEFAULT_WEIGHTS
@@ -58,11 +58,25 @@ def _build_llama_cpp(options: argparse.Namespace) -> int:
         parallel_requests=options.parallel_requests,
         threads=options.threads,
         prefill_chunk=options.prefill_chunk,
+        adapters=_adapters(options.lora),
         force=options.force,
     )
     build(spec)
     say(f"Look at it with: {sys.executable} -m engine_build inspect {spec.out}")
     return 0
+
+
+def _adapters(options: Sequence[str]) -> dict[str, Path]:
+    """The files of `NAME=FILE` options, by name."""
+    found: dict[str, Path] = {}
+    for option in options:
+        name, equals, file = option.partition("=")
+        if not (equals and file):
+            raise SpecError(f"--lora {option!r}: must be NAME=FILE, such as pirate=pirate-lora.gguf")
+        if name in found:
+            raise SpecError(f"--lora {name}: given twice; every adapter needs a name of its own")
+        found[name] = Path(file).expanduser()
+    return found
 
 
 def _inspect(folder: Path, *, as_json: bool) -> int:
@@ -107,6 +121,13 @@ def _add_llama_cpp(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_number(building, "--parallel-requests", DEFAULT_PARALLEL_REQUESTS, "requests that generate at the same time")
     _add_number(building, "--threads", 0, "threads that compute, 0 = all usable cores")
     _add_number(building, "--prefill-chunk", DEFAULT_PREFILL_CHUNK, "prompt tokens computed in one step, at most")
+    add(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="LoRA adapter (GGUF) that requests may name; may be given several times",
+    )
     add("--force", action="store_true", help="replace another bundle that is there")
 
 

@@ -80,12 +80,18 @@ class Inspection:
             "context": f"{bundle.context_length} tokens of prompt and reply together",
             "vocabulary": f"{bundle.vocabulary_size} tokens",
             "defaults": defaults or "none published by the model's author",
-            "LoRA adapters": ", ".join(bundle.adapters) or "none",
+            "LoRA adapters": ", ".join(map(self._adapter, bundle.adapters)) or "none",
             "guided decoding": ", ".join(bundle.guided_decoding) or "none",
             "engine": f"{bundle.engine.kind} ({bundle.engine.version})",
             "parallel": f"{bundle.engine.parallel_requests} requests at the same time",
             "made from": f"{bundle.engine.source}, sha256 {bundle.engine.source_sha256}",
         }
+
+    def _adapter(self, name: str) -> str:
+        """With the size of its file, which is about what it takes in memory."""
+        file_name = f"lora-{self.bundle.adapters[name]}.gguf"
+        sizes = [file.size_bytes for file in self.files if file.path.endswith(f"/{file_name}")]
+        return f"{name} ({readable_size(sum(sizes))})" if sizes else name
 
     def _token(self, id_: int) -> str:
         return f"{self.token_texts.get(id_, '(unknown token)')} ({id_})"

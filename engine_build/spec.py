@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -16,6 +16,7 @@ CACHE_VARIABLE = "LLAMARPC_CACHE_DIR"
 DEFAULT_PARALLEL_REQUESTS = 8
 DEFAULT_PREFILL_CHUNK = 256
 _MIN_CONTEXT_LENGTH = 64
+_ADAPTER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MODEL_ID = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@-]*")
 
 
@@ -37,6 +38,8 @@ class LlamaCppSpec:
     """0 = as many as the process that serves may use cores."""
     prefill_chunk: int = DEFAULT_PREFILL_CHUNK
     """Prompt tokens computed in one step, at most."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """LoRA files by the names that callers will use; their task ids are 1, 2, ... in this order."""
     force: bool = False
     """Replace a bundle that is there already."""
 
@@ -48,6 +51,9 @@ class LlamaCppSpec:
             _check_range("--context-length", self.context_length, _MIN_CONTEXT_LENGTH, 1 << 24)
         if self.model_id is not None and not _MODEL_ID.fullmatch(self.model_id):
             raise SpecError(f"--model-id {self.model_id!r}: use letters, digits and . _ / @ - only")
+        for name in self.adapters:
+            if not _ADAPTER_NAME.fullmatch(name):
+                raise SpecError(f"--lora {name!r}: an adapter's name is 1 to 64 letters, digits and . _ -")
 
 
 def cache_dir_from(environment: Mapping[str, str] = os.environ) -> Path:

@@ -15,9 +15,15 @@ from .contract import INPUTS, MODEL_NAME, OUTPUTS, TensorSpec
 
 
 def cpu_model_config(
-    *, gguf: str, parallel_requests: int, context_length: int, threads: int, prefill_chunk: int
+    *,
+    gguf: str,
+    parallel_requests: int,
+    context_length: int,
+    threads: int,
+    prefill_chunk: int,
+    adapters: Mapping[int, str] | None = None,
 ) -> model_config_pb2.ModelConfig:
-    """Configuration of the CPU engine (llama.cpp in Triton's Python backend)."""
+    """Configuration of the CPU engine (llama.cpp in Triton's Python backend). `adapters`: files by task id."""
     return _model_config(
         backend="python",
         # Upstream's tensors have a batch dimension, which Triton adds only where this is at least 1. More would be of
@@ -35,8 +41,16 @@ def cpu_model_config(
             # Prompt tokens computed in one step, at most: the engine takes fewer where a step would hold running
             # streams up for too long. Memory for intermediate results grows with it.
             "prefill_chunk": str(prefill_chunk),
+            **_adapter_parameter(adapters or {}),
         },
     )
+
+
+def _adapter_parameter(adapters: Mapping[int, str]) -> dict[str, str]:
+    """LoRA adapters by task id, beside the weights. Left out where there are none, as in older bundles."""
+    if not adapters:
+        return {}
+    return {"lora_adapters": ",".join(f"{task_id}={file}" for task_id, file in adapters.items())}
 
 
 def to_text(config: model_config_pb2.ModelConfig) -> str:

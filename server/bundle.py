@@ -49,6 +49,7 @@ class Bundle:
     engine_source: str
     license: str
     adapters: Mapping[str, int]
+    guided_decoding: frozenset[str] = frozenset()
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 
     @property
@@ -109,6 +110,7 @@ def _bundle_from_fields(path: Path, fields: Mapping[str, Any]) -> Bundle:
         engine_source=str(engine["source"]),
         license=str(fields.get("license") or ""),
         adapters={str(name): int(task_id) for name, task_id in fields["adapters"].items()},
+        guided_decoding=frozenset(str(mode) for mode in fields.get("guided_decoding", ())),
         defaults=_defaults_from_fields(fields["generation_defaults"]),
     )
 

@@ -1,7 +1,7 @@
 """Checks requests as a whole: every wrong field is found, not only the first. Pure functions on protobuf messages.
 
-Ranges are the union of the published generations of the retired API's schema. Knows no model: whether a prompt fits
-its context is found when it is encoded.
+Ranges are the union of the published generations of the retired API's schema. Knows no model: what it can do is checked
+by `capabilities.py`, and whether a prompt fits its context is found when it is encoded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from llamarpc.v1 import chat_pb2, text_generation_pb2
 
-from .errors import FieldViolation, InvalidRequest, UnsupportedField
+from .check_tools import guide_violations, message_tool_violations, tool_characters, tool_violations
+from .errors import FieldViolation, InvalidRequest
 
 MAX_STOP_STRINGS = 8
 MAX_STOP_CHARACTERS = 1_024
@@ -50,34 +51,32 @@ RANGES = {
     "presence_penalty": Range(low=-2, high=2),
 }
 
-# Part of the contract, but not yet behind it.
-UNSUPPORTED_FIELDS = ("tools", "functions", "tool_choice", "response_format", "lora", "time_limit")
-UNSUPPORTED_MESSAGE_FIELDS = ("tool_calls", "tool_call_id")
-
 _SPEAKERS = frozenset({chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_USER, chat_pb2.ROLE_ASSISTANT, chat_pb2.ROLE_TOOL})
 
 
 def check_generate_request(request: text_generation_pb2.GenerateRequest, limits: TextLimits) -> None:
-    """Raises InvalidRequest with all violations, or UnsupportedField."""
+    """Raises InvalidRequest with all violations."""
     _check(request, limits, path="")
 
 
 def check_count_tokens_request(request: text_generation_pb2.CountTokensRequest, limits: TextLimits) -> None:
-    """Raises InvalidRequest with all violations, their paths below `generate_request`, or UnsupportedField."""
+    """Raises InvalidRequest with all violations, their paths below `generate_request`."""
     _check(request.generate_request, limits, path="generate_request.")
 
 
 def _check(request: text_generation_pb2.GenerateRequest, limits: TextLimits, *, path: str) -> None:
+    content = (*_input_violations(request, limits), *tool_violations(request))
     violations = (
-        *_input_violations(request, limits),
+        *content,
         *_range_violations(request),
         *_stop_violations(request),
         *_request_id_violations(request.request_id),
+        *_time_limit_violations(request),
+        # Schemas are read only once all else about them is right, their length above all.
+        *(() if content else guide_violations(request)),
     )
     if violations:
         raise InvalidRequest(tuple(_violation(path + each.field, each.description) for each in violations))
-    for field, value in _unsupported_fields(request):
-        raise UnsupportedField(path + field, value=value)
 
 
 def _input_violations(request: text_generation_pb2.GenerateRequest, limits: TextLimits) -> Iterator[FieldViolation]:
@@ -89,19 +88,33 @@ def _input_violations(request: text_generation_pb2.GenerateRequest, limits: Text
             yield _violation("prompt", "must hold more than white space")
         else:
             limit = min(limits.field_characters, limits.prompt_characters)
-            yield from _length_violations("prompt", request.prompt, limit)
+            yield from _length_violations("prompt", len(request.prompt), limit)
     if has_messages:
         yield from _message_violations(request, limits.field_characters)
         if problem := _problem_of_all_messages(request, limits.prompt_characters):
             yield _violation("messages", problem)
+    yield from _tool_length_violations(request, limits)
+
+
+def _tool_length_violations(
+    request: text_generation_pb2.GenerateRequest, limits: TextLimits
+) -> Iterator[FieldViolation]:
+    total = 0
+    for field, length in tool_characters(request):
+        yield from _length_violations(field, length, limits.field_characters)
+        total += length
+    if total > limits.prompt_characters:
+        limit = limits.prompt_characters
+        yield _violation("tools", f"tools and calls have {total:,} characters together, at most {limit:,} are allowed")
 
 
 def _message_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
     for index, message in enumerate(request.messages):
         if message.role not in _SPEAKERS:
             yield _violation(f"messages[{index}].role", "must be ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT or ROLE_TOOL")
-        yield from _length_violations(f"messages[{index}].content", message.content, limit)
-        yield from _length_violations(f"messages[{index}].name", message.name, limit)
+        yield from _length_violations(f"messages[{index}].content", len(message.content), limit)
+        yield from _length_violations(f"messages[{index}].name", len(message.name), limit)
+    yield from message_tool_violations(request)
 
 
 def _problem_of_all_messages(request: text_generation_pb2.GenerateRequest, limit: int) -> str | None:
@@ -115,9 +128,9 @@ def _problem_of_all_messages(request: text_generation_pb2.GenerateRequest, limit
     return f"have {total:,} characters together, at most {limit:,} are allowed" if total > limit else None
 
 
-def _length_violations(field: str, text: str, limit: int) -> Iterator[FieldViolation]:
-    if len(text) > limit:
-        yield _violation(field, f"has {len(text):,} characters, at most {limit:,} are allowed")
+def _length_violations(field: str, length: int, limit: int) -> Iterator[FieldViolation]:
+    if length > limit:
+        yield _violation(field, f"has {length:,} characters, at most {limit:,} are allowed")
 
 
 def _range_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
@@ -138,7 +151,7 @@ def _stop_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[F
     for index, stop in enumerate(request.stop):
         if not stop:
             yield _violation(f"stop[{index}]", "must not be empty")
-        yield from _length_violations(f"stop[{index}]", stop, MAX_STOP_CHARACTERS)
+        yield from _length_violations(f"stop[{index}]", len(stop), MAX_STOP_CHARACTERS)
 
 
 def is_valid_request_id(request_id: str) -> bool:
@@ -152,21 +165,10 @@ def _request_id_violations(request_id: str) -> Iterator[FieldViolation]:
         yield _violation("request_id", f"must be at most {limit} visible ASCII characters, without spaces")
 
 
-def _unsupported_fields(request: text_generation_pb2.GenerateRequest) -> Iterator[tuple[str, str]]:
-    """Paths of the fields, and the value where not all of them are unsupported."""
-    used = {descriptor.name for descriptor, _ in request.ListFields()}
-    for field in UNSUPPORTED_FIELDS:
-        if field in used and not _is_text_format(field, request):
-            yield field, ""
-    for index, message in enumerate(request.messages):
-        if message.role == chat_pb2.ROLE_TOOL:
-            yield f"messages[{index}].role", "ROLE_TOOL"
-        used = {descriptor.name for descriptor, _ in message.ListFields()}
-        yield from ((f"messages[{index}].{field}", "") for field in UNSUPPORTED_MESSAGE_FIELDS if field in used)
-
-
-def _is_text_format(field: str, request: text_generation_pb2.GenerateRequest) -> bool:
-    return field == "response_format" and request.response_format.WhichOneof("format") in (None, "text")
+def _time_limit_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
+    limit = request.time_limit
+    if request.HasField("time_limit") and (limit.seconds, limit.nanos) <= (0, 0):
+        yield _violation("time_limit", "must be longer than 0")
 
 
 def _violation(field: str, description: str) -> FieldViolation:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Mapping
 
 from google.protobuf.duration_pb2 import Duration
 from llamarpc.v1 import chat_pb2, model_pb2, text_generation_pb2
 from typing_extensions import assert_never
 
 from .bundle import Bundle, GenerationDefaults
+from .capabilities import capabilities_of
 from .chat.model import (
     Conversation,
     Event,
@@ -26,9 +28,12 @@ from .chat.model import (
     Sampling,
     Started,
     Text,
+    ToolCall,
+    ToolCallDelta,
     Usage,
 )
 from .check import RANGES
+from .reply_shape import calls_are_possible, functions_of, reply_shape_of
 
 # Below this temperature the draw is as good as decided, and dividing by it would overflow: greedy.
 _GREEDY_BELOW_TEMPERATURE = 0.001
@@ -37,6 +42,7 @@ _ROLES = {
     chat_pb2.ROLE_SYSTEM: Role.SYSTEM,
     chat_pb2.ROLE_USER: Role.USER,
     chat_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
+    chat_pb2.ROLE_TOOL: Role.TOOL,
 }
 
 _FINISH_REASONS = {
@@ -44,11 +50,13 @@ _FINISH_REASONS = {
     FinishReason.STOP_SEQUENCE: text_generation_pb2.FINISH_REASON_STOP_SEQUENCE,
     FinishReason.MAX_TOKENS: text_generation_pb2.FINISH_REASON_MAX_TOKENS,
     FinishReason.CONTEXT_LENGTH: text_generation_pb2.FINISH_REASON_CONTEXT_LENGTH,
+    FinishReason.TOOL_CALLS: text_generation_pb2.FINISH_REASON_TOOL_CALLS,
+    FinishReason.TIME_LIMIT: text_generation_pb2.FINISH_REASON_TIME_LIMIT,
 }
 
 
 def request_from_proto(
-    message: text_generation_pb2.GenerateRequest, *, defaults: GenerationDefaults, timeout_seconds: float | None = None
+    message: text_generation_pb2.GenerateRequest, *, defaults: GenerationDefaults, adapters: Mapping[str, int]
 ) -> GenerationRequest:
     """A checked request with every hole filled. Without a seed of the caller's a fresh one is drawn."""
     prompt, prompt_field = _prompt_from_proto(message)
@@ -59,7 +67,9 @@ def request_from_proto(
         max_tokens=message.max_tokens if message.HasField("max_tokens") else defaults.max_tokens,
         sampling=_sampling_from_proto(message, defaults),
         stop=tuple(dict.fromkeys(message.stop)),
-        timeout_seconds=timeout_seconds,
+        shape=reply_shape_of(message),
+        adapter_id=adapters[message.lora] if message.lora else None,
+        time_limit_seconds=_seconds(message.time_limit) if message.HasField("time_limit") else None,
     )
 
 
@@ -67,11 +77,26 @@ def _prompt_from_proto(message: text_generation_pb2.GenerateRequest) -> tuple[Pr
     if message.HasField("prompt"):
         if message.raw:
             return RawPrompt(text=message.prompt), "prompt"
-        return Conversation(messages=(Message(role=Role.USER, content=message.prompt),)), "prompt"
-    if message.raw:
+        messages = [Message(role=Role.USER, content=message.prompt)]
+    elif message.raw:
         return RawPrompt(text="".join(each.content for each in message.messages)), "messages"
-    turns = (Message(role=_ROLES[each.role], content=each.content) for each in message.messages)
-    return Conversation(messages=tuple(turns)), "messages"
+    else:
+        messages = [_message_from_proto(each) for each in message.messages]
+    # Where calls are ruled out the model is not told of tools: what it does not know of it does not try.
+    functions = functions_of(message) if calls_are_possible(message) else ()
+    conversation = Conversation(messages=tuple(messages), functions=functions)
+    return conversation, "prompt" if message.HasField("prompt") else "messages"
+
+
+def _message_from_proto(message: chat_pb2.Message) -> Message:
+    calls = (ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in message.tool_calls)
+    return Message(
+        role=_ROLES[message.role],
+        content=message.content,
+        tool_calls=tuple(calls),
+        tool_call_id=message.tool_call_id,
+        name=message.name,
+    )
 
 
 def _sampling_from_proto(message: text_generation_pb2.GenerateRequest, defaults: GenerationDefaults) -> Sampling:
@@ -108,6 +133,8 @@ class ResponseWriter:
         match event:
             case Text(text=text):
                 message.response = text
+            case ToolCallDelta():
+                message.tool_call.CopyFrom(_delta_to_proto(event))
             case Started(prompt_tokens=prompt_tokens):
                 message.started.CopyFrom(self._started(prompt_tokens))
             case Finished():
@@ -121,8 +148,8 @@ class ResponseWriter:
         match event:
             case Text(text=text):
                 self._text.append(text)
-            case Started():
-                pass
+            case Started() | ToolCallDelta():
+                pass  # the whole calls come with the last event
             case Finished():
                 return self._whole_answer(event)
             case _:
@@ -141,6 +168,7 @@ class ResponseWriter:
         end = _finished_to_proto(event)
         return text_generation_pb2.GenerateResponse(
             response="".join(self._text),
+            tool_calls=end.tool_calls,
             finish_reason=end.finish_reason,
             stop_sequence=end.stop_sequence,
             usage=end.usage,
@@ -158,9 +186,16 @@ def _finished_to_proto(event: Finished) -> text_generation_pb2.Finished:
     return text_generation_pb2.Finished(
         finish_reason=_FINISH_REASONS[event.finish_reason],
         stop_sequence=event.stop_sequence or "",
+        tool_calls=[
+            chat_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments) for call in event.tool_calls
+        ],
         usage=_usage_to_proto(event.usage),
         timing=timing,
     )
+
+
+def _delta_to_proto(event: ToolCallDelta) -> chat_pb2.ToolCallDelta:
+    return chat_pb2.ToolCallDelta(index=event.index, id=event.id, name=event.name, arguments=event.arguments)
 
 
 def _usage_to_proto(usage: Usage) -> text_generation_pb2.Usage:
@@ -175,8 +210,12 @@ def _duration(seconds: float) -> Duration:
     return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds) + duration.nanos / 1e9
+
+
 def model_to_proto(bundle: Bundle) -> model_pb2.Model:
-    """What callers may know of the served model. Capabilities are those of this server, all still off."""
+    """What callers may know of the served model."""
     defaults = bundle.defaults
     return model_pb2.Model(
         id=bundle.model_id,
@@ -191,7 +230,7 @@ def model_to_proto(bundle: Bundle) -> model_pb2.Model:
             repetition_penalty=defaults.repetition_penalty,
         ),
         adapters=[model_pb2.Adapter(name=name) for name in sorted(bundle.adapters)],
-        capabilities=model_pb2.Capabilities(),
+        capabilities=capabilities_of(bundle),
         engine=model_pb2.Engine(kind=bundle.engine_kind, version=bundle.engine_version, source=bundle.engine_source),
         license=bundle.license,
     )

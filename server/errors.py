@@ -6,7 +6,8 @@ ServiceError
 ├── InvalidRequest        fields of the request are wrong, all of them listed
 ├── PromptTooLong         the prompt leaves no room for an answer
 ├── ModelNotFound         another model is served here
-├── UnsupportedField      a field of the contract that this server can't honour
+├── AdapterNotFound       the request names a LoRA adapter that the model does not have
+├── UnsupportedField      a field of the contract that the engine of this model can't honour
 ├── EngineUnavailable     the engine can't be reached or is not ready; safe to try again
 ├── EngineBusy            the engine refuses more work for now
 ├── EngineFailed          the engine failed while it worked on the request
@@ -81,11 +82,22 @@ class ModelNotFound(ServiceError):
         self.available = available
 
 
-class UnsupportedField(ServiceError):
-    """The request uses a field that this server can't honour yet."""
+class AdapterNotFound(ServiceError):
+    """The request names a LoRA adapter that the served model does not have."""
 
-    def __init__(self, field: str, *, value: str = "") -> None:
-        super().__init__(f"{field} {value}".rstrip() + " is not supported by this server yet; leave it out")
+    def __init__(self, *, adapter: str, available: tuple[str, ...]) -> None:
+        adapter = clipped(adapter, 100)
+        there = f"there are {', '.join(available)}" if available else "it has none"
+        super().__init__(f"the model has no LoRA adapter {adapter!r}; {clipped(there, 1_000)}")
+        self.adapter = adapter
+        self.available = available
+
+
+class UnsupportedField(ServiceError):
+    """The request uses a field that the engine of the served model can't honour."""
+
+    def __init__(self, field: str, *, reason: str) -> None:
+        super().__init__(f"{field} is not supported by this model's engine: {reason}; leave it out")
         self.field = field
 
 

@@ -5,21 +5,26 @@ Errors are raised, never turned into statuses here (`interceptors.py` does that)
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
 import grpc.aio
 from llamarpc.v1 import model_pb2, model_pb2_grpc, text_generation_pb2, text_generation_pb2_grpc
 
 from .bundle import Bundle
+from .capabilities import check_capabilities, check_model
 from .chat.generate import TextGenerator
 from .chat.model import GenerationRequest
 from .check import TextLimits, check_count_tokens_request, check_generate_request
 from .convert import ResponseWriter, model_to_proto, request_from_proto
-from .errors import ModelNotFound
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Request = TypeVar("_Request", text_generation_pb2.GenerateRequest, text_generation_pb2.CountTokensRequest)
+
+_INLINE_BYTES = 8_000
 
 
 class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServicer):
@@ -34,7 +39,7 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         self, request: text_generation_pb2.GenerateRequest, context: _Context
     ) -> text_generation_pb2.GenerateResponse:
         """The whole answer at once."""
-        checked = self._checked(request, context)
+        checked = await self._checked(request, context)
         writer = ResponseWriter(checked, model_id=self._bundle.model_id)
         async with aclosing(self._generator.generate(checked)) as events:
             async for event in events:
@@ -46,7 +51,7 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         self, request: text_generation_pb2.GenerateRequest, context: _Context
     ) -> AsyncGenerator[text_generation_pb2.StreamGenerateResponse, None]:
         """The answer in pieces. While the caller is slower than the engine, what waits goes out as one piece."""
-        checked = self._checked(request, context)
+        checked = await self._checked(request, context)
         writer = ResponseWriter(checked, model_id=self._bundle.model_id)
         async with aclosing(self._generator.generate(checked)) as events:
             async for event in events:
@@ -56,9 +61,7 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         self, request: text_generation_pb2.CountTokensRequest, context: _Context
     ) -> text_generation_pb2.CountTokensResponse:
         """Length of a prompt. Needs no engine."""
-        check_count_tokens_request(request, self._limits)
-        check_model(request.generate_request.model, self._bundle)
-        checked = request_from_proto(request.generate_request, defaults=self._bundle.defaults)
+        checked = await _off_the_loop_if_large(request, self._checked_to_count)
         renderer = self._generator.renderer
         ids = await renderer.render(checked.prompt)
         response = text_generation_pb2.CountTokensResponse(
@@ -69,10 +72,29 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
             response.rendered_prompt = await renderer.written_out(ids)
         return response
 
-    def _checked(self, request: text_generation_pb2.GenerateRequest, context: _Context) -> GenerationRequest:
+    async def _checked(self, request: text_generation_pb2.GenerateRequest, context: _Context) -> GenerationRequest:
+        checked = await _off_the_loop_if_large(request, self._checked_to_generate)
+        return replace(checked, timeout_seconds=context.time_remaining())
+
+    def _checked_to_generate(self, request: text_generation_pb2.GenerateRequest) -> GenerationRequest:
         check_generate_request(request, self._limits)
-        check_model(request.model, self._bundle)
-        return request_from_proto(request, defaults=self._bundle.defaults, timeout_seconds=context.time_remaining())
+        check_capabilities(request, self._bundle)
+        return self._converted(request)
+
+    def _checked_to_count(self, request: text_generation_pb2.CountTokensRequest) -> GenerationRequest:
+        check_count_tokens_request(request, self._limits)
+        check_capabilities(request.generate_request, self._bundle, path="generate_request.")
+        return self._converted(request.generate_request)
+
+    def _converted(self, request: text_generation_pb2.GenerateRequest) -> GenerationRequest:
+        return request_from_proto(request, defaults=self._bundle.defaults, adapters=self._bundle.adapters)
+
+
+async def _off_the_loop_if_large(request: _Request, work: Callable[[_Request], GenerationRequest]) -> GenerationRequest:
+    """Checks a request without holding up others' streams: schemas of many kilobytes take a while to read."""
+    if request.ByteSize() <= _INLINE_BYTES:
+        return work(request)
+    return await asyncio.to_thread(work, request)
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
@@ -89,9 +111,3 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         """One model by its id."""
         check_model(request.model, self._bundle)
         return model_pb2.GetModelResponse(model=model_to_proto(self._bundle))
-
-
-def check_model(model: str, bundle: Bundle) -> None:
-    """Raises ModelNotFound unless `model` is empty or the served one."""
-    if model and model != bundle.model_id:
-        raise ModelNotFound(model=model, available=(bundle.model_id,))

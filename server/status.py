@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from .errors import (
+    AdapterNotFound,
     DeadlineExceeded,
     EngineBusy,
     EngineFailed,
@@ -41,6 +42,7 @@ MAPPINGS: dict[type[ServiceError], Mapping] = {
     InvalidRequest: Mapping(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     PromptTooLong: Mapping(grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_TOO_LONG"),
     ModelNotFound: Mapping(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+    AdapterNotFound: Mapping(grpc.StatusCode.NOT_FOUND, "ADAPTER_NOT_FOUND"),
     UnsupportedField: Mapping(grpc.StatusCode.UNIMPLEMENTED, "UNSUPPORTED_FIELD"),
     EngineUnavailable: Mapping(grpc.StatusCode.UNAVAILABLE, "ENGINE_UNAVAILABLE"),
     EngineBusy: Mapping(grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_BUSY"),
@@ -80,6 +82,8 @@ def _metadata(error: ServiceError) -> dict[str, str]:
             return {"prompt_tokens": str(error.prompt_tokens), "context_length": str(error.context_length)}
         case ModelNotFound():
             return {"model": error.model, "available": ", ".join(error.available)}
+        case AdapterNotFound():
+            return {"adapter": error.adapter, "available": ", ".join(error.available[:20])}
         case UnsupportedField():
             return {"field": error.field}
         case _:

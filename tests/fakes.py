@@ -132,7 +132,7 @@ BUNDLE_FIELDS: dict[str, Any] = {
     "context_length": 1_000,
     "generation_defaults": {},
     "adapters": {},
-    "guided_decoding": [],
+    "guided_decoding": ["ebnf_grammar"],
     "engine": {"kind": "scripted", "version": "1", "source": "none", "source_sha256": "0", "parallel_requests": 8},
     "license": "apache-2.0",
     "files": {},
@@ -227,6 +227,8 @@ input { name: "frequency_penalty" data_type: TYPE_FP32 dims: 1 reshape { } optio
 input { name: "seed" data_type: TYPE_UINT64 dims: 1 reshape { } optional: true }
 input { name: "streaming" data_type: TYPE_BOOL dims: 1 reshape { } optional: true }
 input { name: "lora_task_id" data_type: TYPE_UINT64 dims: 1 reshape { } optional: true }
+input { name: "guided_decoding_guide_type" data_type: TYPE_STRING dims: 1 allow_ragged_batch: true optional: true }
+input { name: "guided_decoding_guide" data_type: TYPE_STRING dims: 1 allow_ragged_batch: true optional: true }
 output { name: "output_ids" data_type: TYPE_INT32 dims: [-1, -1] }
 output { name: "sequence_length" data_type: TYPE_INT32 dims: -1 }
 output { name: "cum_log_probs" data_type: TYPE_FP32 dims: -1 }

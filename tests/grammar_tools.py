@@ -82,7 +82,11 @@ def _height(expression: Expression, heights: dict[str, float]) -> float:
 
 
 def accepts(grammar: Grammar, text: str) -> bool:
-    """Whether the grammar derives the whole text. Must not be left-recursive."""
+    """Whether the grammar derives the whole text.
+
+    Must not be left-recursive. Rules that recurse at their end take Python's stack for every round, so at most some
+    hundred; repeats don't.
+    """
     return len(text) in _Reader(grammar, text).ends(grammar.rules[ROOT], 0)
 
 
@@ -90,10 +94,10 @@ class _Reader:
     def __init__(self, grammar: Grammar, text: str) -> None:
         self._rules = grammar.rules
         self._text = text
-        self._known: dict[tuple[Expression, int], frozenset[int]] = {}
+        self._known: dict[tuple[int, int], frozenset[int]] = {}
 
     def ends(self, expression: Expression, start: int) -> frozenset[int]:
-        key = (expression, start)
+        key = (id(expression), start)  # by identity: hashing a deep expression takes as long as it is big
         if key not in self._known:
             self._known[key] = self._found(expression, start)
         return self._known[key]

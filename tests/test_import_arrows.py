@@ -14,25 +14,32 @@ SOURCES = {"server": ROOT, "engine_build": ROOT, "llamarpc": ROOT / "clients" / 
 
 # A part (a package or a module) may import the standard library, itself and these.
 MAY_IMPORT: dict[str, set[str]] = {
-    "server.chat": {"tokenizers", "server.errors"},
+    "server.chat": {"tokenizers", "typing_extensions", "server.errors"},
+    # Grammars and source code know nothing of the pipeline around them.
+    "server.chat.grammar": {"typing_extensions", "server.errors"},
+    "server.chat.function_code": {"typing_extensions"},
     "server.triton": {"server.chat.engine", "server.chat.model", "server.errors", "grpc", "tritonclient"},
     "server.errors": set(),
     "server.config": set(),
     "server.bundle": {"server.chat.prompt_formats"},
-    "server.check": {"llamarpc.v1", "server.errors"},
+    "server.check": {"llamarpc.v1", "server.check_tools", "server.errors"},
+    "server.check_tools": {"llamarpc.v1", "server.chat.guides", "server.errors", "server.reply_shape"},
+    "server.reply_shape": {"llamarpc.v1", "server.chat.function_code", "server.chat.model"},
+    "server.capabilities": {"llamarpc.v1", "server.bundle", "server.errors"},
     "server.convert": {
         *("google.protobuf", "llamarpc.v1", "typing_extensions"),
-        *("server.bundle", "server.chat.model", "server.check", "server.errors"),
+        *("server.bundle", "server.capabilities", "server.chat.model", "server.check", "server.errors"),
+        "server.reply_shape",
     },
     "server.service": {
         *("grpc", "llamarpc.v1", "server.bundle", "server.chat.generate", "server.chat.model"),
-        *("server.check", "server.convert", "server.errors"),
+        *("server.capabilities", "server.check", "server.convert", "server.errors"),
     },
     "server.status": {"google.protobuf", "google.rpc", "grpc", "server.errors"},
     "server.interceptors": {"grpc", "grpc_status", "server.check", "server.errors", "server.status"},
     "server.health": {"grpc", "grpc_health", "server.errors"},
     # Copied into the model repository, so it must stand alone.
-    "engine_build.llama_cpp.runtime": {"numpy", "triton_python_backend_utils"},
+    "engine_build.llama_cpp.runtime": {"llguidance", "numpy", "triton_python_backend_utils"},
 }
 # A part may import anything but these. The bundle and the protos are the joints between the three.
 MAY_NOT_IMPORT: dict[str, set[str]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..prompt_formats import (
     end_ids,
 )
 from ..spec import LlamaCppSpec
+from .adapters import Adapter, check_adapter, find_adapters
 from .download import DEFAULT_WEIGHTS, fetch
 from .gguf_reader import GgufModel, read_gguf
 from .tokenizer import build_tokenizer
@@ -37,6 +39,7 @@ _ENGINE_PACKAGE = "xllamacpp"
 _MODEL_DIR = f"model_repository/{MODEL_NAME}"
 _VERSION_DIR = f"{_MODEL_DIR}/1"
 _WEIGHTS = "model.gguf"
+_GUIDED_DECODING = ("json", "json_schema", "regex", "ebnf_grammar")
 _DEFAULT_MODEL_ID = "smollm2-135m-instruct"  # its file gives the name of a training run
 
 
@@ -47,23 +50,27 @@ def build(spec: LlamaCppSpec, *, runtime_dir: Path = RUNTIME_DIR) -> None:
     """
     gguf = _default_weights(spec) if spec.gguf is None else spec.gguf.expanduser()
     source_sha256 = _digest_of(gguf)
-    inputs_sha256 = _digest_of_inputs(spec, gguf.name, source_sha256, runtime_dir)
+    adapters = find_adapters(spec.adapters)
+    inputs_sha256 = _digest_of_inputs(spec, gguf.name, source_sha256, adapters, runtime_dir)
     if is_made_from(inputs_sha256, spec.out):
         say(f"{spec.out} is built already, nothing to do")
         return
     with step(f"reading {gguf.name}"):
         model = read_gguf(gguf)
+    for adapter in adapters:
+        check_adapter(adapter, model)
     detected = _prompt_format(spec, model)
     with step("converting the tokenizer"):
         tokenizer = _tokenizer(model, detected.prompt_format)
-    contents = {"tokenizer.json": tokenizer.encode(), **_model_files(spec, model, runtime_dir)}
+    contents = {"tokenizer.json": tokenizer.encode(), **_model_files(spec, model, adapters, runtime_dir)}
     digests = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    sources = {f"{_VERSION_DIR}/{_WEIGHTS}": gguf}
-    files = digests | dict.fromkeys(sources, source_sha256)
-    description = _describe(spec, model, detected, source_sha256=source_sha256)
+    large = {_WEIGHTS: (gguf, source_sha256)} | {each.file_name: (each.path, each.sha256) for each in adapters}
+    files = digests | {f"{_VERSION_DIR}/{name}": digest for name, (_, digest) in large.items()}
+    sources = {f"{_VERSION_DIR}/{name}": path for name, (path, _) in large.items()}
+    description = _describe(spec, model, detected, adapters, source_sha256=source_sha256)
     bundle = Bundle(**description, files=files, inputs_sha256=inputs_sha256)
     place(Plan(bundle=bundle, contents=contents, sources=sources), spec.out, force=spec.force)
-    _say_memory(model, bundle)
+    _say_memory(model, bundle, adapters)
 
 
 def _default_weights(spec: LlamaCppSpec) -> Path:
@@ -80,12 +87,15 @@ def _digest_of(gguf: Path) -> str:
         raise GgufError(f"{gguf} can't be read: {error.strerror}") from error
 
 
-def _digest_of_inputs(spec: LlamaCppSpec, gguf_name: str, source_sha256: str, runtime_dir: Path) -> str:
+def _digest_of_inputs(
+    spec: LlamaCppSpec, gguf_name: str, source_sha256: str, adapters: Sequence[Adapter], runtime_dir: Path
+) -> str:
     """Digest of all that decides what a bundle will be: options, weights, and the programs that make and serve it."""
     options = [spec.model_id, spec.prompt_format, spec.context_length, spec.parallel_requests, spec.threads]
     programs = [*Path(__file__).parents[1].rglob("*.py"), *runtime_dir.glob("*.py")]
     digests = [sha256_of(path) for path in sorted(programs)]
-    inputs = [*options, spec.prefill_chunk, gguf_name, source_sha256, _engine_version(), digests]
+    loras = [[adapter.name, adapter.sha256] for adapter in adapters]
+    inputs = [*options, spec.prefill_chunk, gguf_name, source_sha256, loras, _engine_version(), digests]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
@@ -140,14 +150,17 @@ def _control_tokens(model: GgufModel, prompt_format: PromptFormat) -> set[str]:
     return {*prompt_format.special_tokens, *ends, *(vocabulary.tokens[id_] for id_ in declared if id_ is not None)}
 
 
-def _model_files(spec: LlamaCppSpec, model: GgufModel, runtime_dir: Path) -> dict[str, bytes]:
-    """What Triton serves, apart from the weights."""
+def _model_files(
+    spec: LlamaCppSpec, model: GgufModel, adapters: Sequence[Adapter], runtime_dir: Path
+) -> dict[str, bytes]:
+    """What Triton serves, apart from the weights and the adapters."""
     config = triton_config.cpu_model_config(
         gguf=_WEIGHTS,
         parallel_requests=spec.parallel_requests,
         context_length=_context_length(spec, model),
         threads=spec.threads,
         prefill_chunk=spec.prefill_chunk,
+        adapters={adapter.task_id: adapter.file_name for adapter in adapters},
     )
     code = sorted(runtime_dir.glob("*.py"))
     if runtime_dir / "model.py" not in code:
@@ -163,7 +176,9 @@ def _context_length(spec: LlamaCppSpec, model: GgufModel) -> int:
     return asked
 
 
-def _describe(spec: LlamaCppSpec, model: GgufModel, detected: Detected, *, source_sha256: str) -> dict[str, Any]:
+def _describe(
+    spec: LlamaCppSpec, model: GgufModel, detected: Detected, adapters: Sequence[Adapter], *, source_sha256: str
+) -> dict[str, Any]:
     """All fields of a Bundle that don't tell of files."""
     vocabulary, is_default = model.vocabulary, source_sha256 == DEFAULT_WEIGHTS.sha256
     ends = _end_ids(model, detected.prompt_format)
@@ -177,8 +192,8 @@ def _describe(spec: LlamaCppSpec, model: GgufModel, detected: Detected, *, sourc
         "vocabulary_size": len(vocabulary.tokens),
         "context_length": _context_length(spec, model),
         "generation_defaults": model.generation_defaults,
-        "adapters": {},
-        "guided_decoding": (),
+        "adapters": {adapter.name: adapter.task_id for adapter in adapters},
+        "guided_decoding": _GUIDED_DECODING,
         "license": model.license,
         "engine": Engine(
             kind="llama-cpp",
@@ -213,11 +228,14 @@ def _engine_version() -> str:
         ) from None
 
 
-def _say_memory(model: GgufModel, bundle: Bundle) -> None:
+def _say_memory(model: GgufModel, bundle: Bundle, adapters: Sequence[Adapter]) -> None:
     """Tells what serving will need: a large context times many requests is easily more than a machine has."""
     tokens = bundle.context_length * bundle.engine.parallel_requests
     cache, weights = tokens * model.cache_bytes_per_token, model.path.stat().st_size
-    say(
-        f"serving it takes about {readable_size(weights + cache)} of memory: {readable_size(weights)} of weights, "
-        f"{readable_size(cache)} for {bundle.engine.parallel_requests} requests of {bundle.context_length} tokens"
-    )
+    loras = sum(adapter.size_bytes for adapter in adapters)
+    parts = [
+        f"{readable_size(weights)} of weights",
+        *([f"{readable_size(loras)} of LoRA adapters"] if loras else []),
+        f"{readable_size(cache)} for {bundle.engine.parallel_requests} requests of {bundle.context_length} tokens",
+    ]
+    say(f"serving it takes about {readable_size(weights + loras + cache)} of memory: {', '.join(parts)}")

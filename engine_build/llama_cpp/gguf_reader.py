@@ -6,7 +6,8 @@ Knows no prompt formats and no tokenizer library. Keys are documented in github.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,26 +63,39 @@ class GgufModel:
     generation_defaults: Mapping[str, float]
     cache_bytes_per_token: int
     """Memory that the engine needs for the keys and values of one token."""
+    weight_shapes: Mapping[str, tuple[int, ...]]
+    """Of every tensor, in GGUF's order: numbers in, numbers out."""
 
 
 def read_gguf(path: Path) -> GgufModel:
     """Reads the metadata of a file. Raises GgufError where it is not a whole GGUF file of the Llama architecture."""
+    with reading(path) as file:
+        return _model_of(file, path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[GgufFile]:
+    """Opens a file, and puts its path before what is said to be wrong with it. Raises GgufError."""
+    file = _opened(path)
+    try:
+        yield file
+    except GgufError as error:
+        raise GgufError(f"{path}: {error}") from error
+    except (ValueError, LookupError) as error:
+        raise GgufError(f"{path}: its metadata is damaged ({error})") from error
+
+
+def _opened(path: Path) -> GgufFile:
     if not path.is_file():
         raise GgufError(f"{path}: no such file")
     try:
-        reader = _Reader(path)
+        return GgufFile(_Reader(path))
     except OSError as error:
         raise GgufError(f"{path} can't be read: {error.strerror}") from error
     except (ValueError, LookupError, OverflowError, TypeError) as error:
         raise GgufError(
             f"{path} is not a whole GGUF file ({error}); it may have been cut off while it was copied"
         ) from error
-    try:
-        return _model_of(_Fields(reader), path)
-    except GgufError as error:
-        raise GgufError(f"{path}: {error}") from error
-    except (ValueError, LookupError) as error:
-        raise GgufError(f"{path}: its metadata is damaged ({error})") from error
 
 
 class _Reader(gguf.GGUFReader):  # type: ignore[misc, unused-ignore]
@@ -93,12 +107,30 @@ class _Reader(gguf.GGUFReader):  # type: ignore[misc, unused-ignore]
         return super()._get(*args, **kwargs)
 
 
-class _Fields:
-    """Typed access to the metadata."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """What is said about one tensor. `shape` in GGUF's order, the innermost dimension first."""
+
+    shape: tuple[int, ...]
+    type: str
+
+
+class GgufFile:
+    """Typed access to the metadata, and the tensors by name."""
 
     def __init__(self, reader: gguf.GGUFReader) -> None:
         self._fields = reader.fields
-        self.tensors = len(reader.tensors)
+        self.tensors = {
+            tensor.name: Tensor(shape=tuple(map(int, tensor.shape)), type=tensor.tensor_type.name)
+            for tensor in reader.tensors
+        }
+
+    def has(self, key: str) -> bool:
+        return key in self._fields
+
+    def type_of(self, key: str) -> str:
+        """Name of the type of a value that is there."""
+        return str(self._fields[key].types[0].name)
 
     def text(self, key: str) -> str:
         value = self._value(key, str)
@@ -136,7 +168,9 @@ class _Fields:
         return value
 
 
-def _model_of(fields: _Fields, path: Path) -> GgufModel:
+def _model_of(fields: GgufFile, path: Path) -> GgufModel:
+    if fields.text("general.type") == "adapter":
+        raise GgufError("it is an adapter, not a model; give it as --lora NAME=FILE, beside the model it was made for")
     architecture = fields.text("general.architecture")
     if architecture != _ARCHITECTURE:
         raise GgufError(f"its architecture is {architecture!r}; only {_ARCHITECTURE!r} is supported")
@@ -155,10 +189,11 @@ def _model_of(fields: _Fields, path: Path) -> GgufModel:
         chat_template=fields.text("tokenizer.chat_template"),
         generation_defaults=_generation_defaults(fields),
         cache_bytes_per_token=_cache_bytes_per_token(fields),
+        weight_shapes={name: tensor.shape for name, tensor in fields.tensors.items()},
     )
 
 
-def _vocabulary(fields: _Fields) -> Vocabulary:
+def _vocabulary(fields: GgufFile) -> Vocabulary:
     tokens = fields.array("tokenizer.ggml.tokens")
     types = fields.array("tokenizer.ggml.token_type")
     if not tokens or len(types) != len(tokens):
@@ -180,7 +215,7 @@ def _vocabulary(fields: _Fields) -> Vocabulary:
     )
 
 
-def _token_id(fields: _Fields, name: str, vocabulary_size: int) -> int | None:
+def _token_id(fields: GgufFile, name: str, vocabulary_size: int) -> int | None:
     key = f"tokenizer.ggml.{name}_token_id"
     id_ = fields.number(key)
     if id_ is not None and not 0 <= id_ < vocabulary_size:
@@ -188,7 +223,7 @@ def _token_id(fields: _Fields, name: str, vocabulary_size: int) -> int | None:
     return id_
 
 
-def _model_id(fields: _Fields, path: Path) -> str:
+def _model_id(fields: GgufFile, path: Path) -> str:
     """Slug of the naming convention's parts where the file has them, else of its name, else of the file's name."""
     base, size = fields.text("general.basename"), fields.text("general.size_label")
     finetune = fields.text("general.finetune")
@@ -200,7 +235,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
 
 
-def _generation_defaults(fields: _Fields) -> dict[str, float]:
+def _generation_defaults(fields: GgufFile) -> dict[str, float]:
     found = {name: fields.decimal(key) for key, name in _GENERATION_DEFAULTS.items()}
     # Written as 32-bit floats: 0.6 comes back as 0.60000002384.
     return {
@@ -208,7 +243,7 @@ def _generation_defaults(fields: _Fields) -> dict[str, float]:
     }
 
 
-def _cache_bytes_per_token(fields: _Fields) -> int:
+def _cache_bytes_per_token(fields: GgufFile) -> int:
     heads = fields.required_number("llama.attention.head_count")
     key_value_heads = fields.number("llama.attention.head_count_kv") or heads
     width = fields.required_number("llama.embedding_length") // max(heads, 1)

@@ -17,7 +17,8 @@ class EngineRequest:
     """What the engine is asked for.
 
     `max_tokens` fits into the context after the prompt. Generation ends before `end_id` and after any of `stop_ids`.
-    `timeout_seconds` is what is left of the call's deadline; None is no deadline.
+    `guide` is the EBNF grammar that the text must follow; the engine ends where nothing can follow. `adapter_id` is the
+    number of a LoRA adapter. `timeout_seconds` is what is left of the call's deadline; None is no deadline.
     """
 
     request_id: str
@@ -27,7 +28,9 @@ class EngineRequest:
     pad_id: int
     stop_ids: tuple[int, ...]
     sampling: Sampling
-    timeout_seconds: float | None
+    guide: str | None = None
+    adapter_id: int | None = None
+    timeout_seconds: float | None = None
 
 
 class Engine(Protocol):

@@ -5,6 +5,7 @@ Knows neither gRPC nor Triton: requests come checked, and the engine is whatever
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from ..errors import FieldViolation, InvalidRequest, PromptTooLong
 from .answer import Answer
 from .engine import Engine, EngineRequest
-from .model import Event, Finished, GenerationRequest, Started, Text, Usage
+from .guides import guide_of
+from .model import Event, Finished, GenerationRequest, Started, Usage
 from .rendering import PromptRenderer
-from .token_buffer import open_token_buffer
+from .token_buffer import TokenBuffer, open_token_buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class TextGenerator:
         return prompt_ids
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Started, then Text as it comes, then Finished. Closing the generator cancels the engine's work.
+        """Started, then Text or ToolCallDelta as it comes, then Finished. Closing it cancels the engine's work.
 
         Raises PromptTooLong, EngineUnavailable, EngineBusy, EngineFailed or DeadlineExceeded; engine errors may also
         come after some text.
@@ -53,29 +55,40 @@ class TextGenerator:
         start = time.monotonic()
         prompt_ids = await self.encode(request)
         budget = min(request.max_tokens, self.context_length - len(prompt_ids))
-        answer = Answer(token_bytes=self.renderer.tokenizer.token_bytes, stops=request.stop, end_ids=self.end_ids)
+        answer = self._answer(request)
+        time_limit = _TimeLimit(start, request.time_limit_seconds)
         stream = self.engine.stream(self._engine_request(request, prompt_ids, budget))
         first_token_seconds = None
         async with open_token_buffer(stream, limit=self.buffer_tokens) as tokens:
-            ids = await tokens.take()
+            ids = await time_limit.take(tokens)
             if ids is not None:
                 first_token_seconds = time.monotonic() - start
             # Only now, so that a call which fails before the engine took it can be retried by gRPC itself.
             yield Started(prompt_tokens=len(prompt_ids))
             while ids is not None:
-                if text := answer.feed(ids):
-                    yield Text(text=text)
+                for piece in answer.feed(ids):
+                    yield piece
                 if answer.ended:
                     break  # leaving the block frees the engine's slot before the last events go out
-                ids = await tokens.take()
-        if text := answer.finish():
-            yield Text(text=text)
+                ids = await time_limit.take(tokens)
+        reason = answer.finish_reason(budget=budget, max_tokens=request.max_tokens, timed_out=time_limit.passed)
+        for piece in answer.finish(reason):
+            yield piece
         yield Finished(
-            finish_reason=answer.finish_reason(budget=budget, max_tokens=request.max_tokens),
+            finish_reason=reason,
             stop_sequence=answer.stop_sequence,
+            tool_calls=answer.tool_calls,
             usage=Usage(prompt_tokens=len(prompt_ids), completion_tokens=answer.completion_tokens),
             first_token_seconds=first_token_seconds,
             duration_seconds=time.monotonic() - start,
+        )
+
+    def _answer(self, request: GenerationRequest) -> Answer:
+        return Answer(
+            token_bytes=self.renderer.tokenizer.token_bytes,
+            stops=request.stop,
+            end_ids=self.end_ids,
+            shape=request.shape,
         )
 
     def _engine_request(self, request: GenerationRequest, prompt_ids: list[int], budget: int) -> EngineRequest:
@@ -89,5 +102,25 @@ class TextGenerator:
             pad_id=self.pad_id,
             stop_ids=tuple(stop_ids),
             sampling=request.sampling,
+            guide=guide_of(request.shape),
+            adapter_id=request.adapter_id,
             timeout_seconds=request.timeout_seconds,
         )
+
+
+class _TimeLimit:
+    """Takes tokens until a request's time limit, counted from `start`, has passed."""
+
+    def __init__(self, start: float, seconds: float | None) -> None:
+        self._end = None if seconds is None else start + seconds
+        self.passed = False
+
+    async def take(self, tokens: TokenBuffer) -> list[int] | None:
+        """The next ids; None at the end, and once the limit has `passed`."""
+        if self._end is None:
+            return await tokens.take()
+        try:
+            return await asyncio.wait_for(tokens.take(), self._end - time.monotonic())
+        except asyncio.TimeoutError:
+            self.passed = True
+            return None

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .model import Conversation, Message, Role
+from .model import Conversation, Role
+from .tool_text import CHATML_TOOLS, LLAMA3_TOOLS, ToolStyle
+from .turns import turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class PromptFormat:
     """One family's layout of a turn: `turn_start role after_role content turn_end`, after an optional `begin`.
 
     `joins_texts`: neighbouring texts are encoded as one. `strips_content`: white space around contents is dropped.
+    `tools`: the words around tools.
     """
 
     name: str
@@ -48,6 +51,7 @@ class PromptFormat:
     turn_end: tuple[Segment, ...]
     joins_texts: bool
     strips_content: bool
+    tools: ToolStyle
 
     @property
     def special_tokens(self) -> frozenset[str]:
@@ -56,17 +60,11 @@ class PromptFormat:
         return frozenset(part.token for part in parts if isinstance(part, Special))
 
     def segments(self, conversation: Conversation, *, default_system_prompt: str) -> tuple[Segment, ...]:
-        """Lays out a conversation, with the assistant's turn left open at the end.
-
-        The model's own default system prompt stands in where the conversation does not begin with a system message.
-        """
-        messages = conversation.messages
-        if default_system_prompt and messages[0].role is not Role.SYSTEM:
-            messages = (Message(role=Role.SYSTEM, content=default_system_prompt), *messages)
+        """Lays out a conversation, with the assistant's turn left open at the end."""
         parts = list(self.begin)
-        for message in messages:
-            content = message.content.strip() if self.strips_content else message.content
-            parts += [*self._header(message.role), Text(content), *self.turn_end]
+        for turn in turns(conversation, style=self.tools, default_system_prompt=default_system_prompt):
+            content = turn.content.strip() if self.strips_content else turn.content
+            parts += [*self._header(turn.role), Text(content), *self.turn_end]
         parts += self._header(Role.ASSISTANT)
         return tuple(_joined(parts)) if self.joins_texts else tuple(parts)
 
@@ -96,6 +94,7 @@ LLAMA3 = PromptFormat(
     turn_end=(Special("<|eot_id|>"),),
     joins_texts=False,
     strips_content=True,
+    tools=LLAMA3_TOOLS,
 )
 
 CHATML = PromptFormat(
@@ -106,6 +105,7 @@ CHATML = PromptFormat(
     turn_end=(Special("<|im_end|>"), Text("\n")),
     joins_texts=True,
     strips_content=False,
+    tools=CHATML_TOOLS,
 )
 
 PROMPT_FORMATS = {each.name: each for each in (LLAMA3, CHATML)}

@@ -63,5 +63,7 @@ def _characters(prompt: Prompt) -> int:
     match prompt:
         case RawPrompt(text=text):
             return len(text)
-        case Conversation(messages=messages):
-            return sum(len(message.content) for message in messages)
+        case Conversation(messages=messages, functions=functions):
+            return sum(
+                len(each.content) + sum(len(call.arguments) for call in each.tool_calls) for each in messages
+            ) + sum(len(each.description) + len(each.parameters) + len(each.code) for each in functions)

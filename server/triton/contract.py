@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
 
-from .tensors import INPUTS, OUTPUTS, TensorType
+from .tensors import INPUTS, OPTIONAL_INPUTS, OUTPUTS, TensorType
 
 # All that a request must carry anyway; a model that requires more would refuse every request.
-_ALWAYS_SENT = frozenset(INPUTS) - {"stop_words_list"}
+_ALWAYS_SENT = frozenset(INPUTS) - OPTIONAL_INPUTS
 
 
 def differences(config: ModelConfig, *, context_length: int) -> list[str]:
@@ -56,7 +56,7 @@ def _tensor_differences(
         if tensor is None:
             yield f"{kind} {name} is not declared by the model"
             continue
-        datatype = DataType.Name(tensor.data_type).removeprefix("TYPE_")
+        datatype = DataType.Name(tensor.data_type).removeprefix("TYPE_").replace("STRING", "BYTES")
         if datatype != tensor_type.datatype:
             yield f"{kind} {name} is {datatype}, this server uses {tensor_type.datatype}"
         if tuple(tensor.dims) != tensor_type.dims:

@@ -44,11 +44,17 @@ INPUTS = {
     "frequency_penalty": TensorType(datatype="FP32", dims=_SCALAR),
     "seed": TensorType(datatype="UINT64", dims=_SCALAR),
     "streaming": TensorType(datatype="BOOL", dims=_SCALAR),
+    "lora_task_id": TensorType(datatype="UINT64", dims=_SCALAR),
+    "guided_decoding_guide_type": TensorType(datatype="BYTES", dims=_SCALAR),
+    "guided_decoding_guide": TensorType(datatype="BYTES", dims=_SCALAR),
 }
 OUTPUTS = {
     "output_ids": TensorType(datatype="INT32", dims=(-1, -1)),
     "sequence_length": TensorType(datatype="INT32", dims=(-1,)),
 }
+
+# Not part of every request.
+OPTIONAL_INPUTS = frozenset({"stop_words_list", "lora_task_id", "guided_decoding_guide_type", "guided_decoding_guide"})
 
 _PACK = {"INT32": "<i", "UINT64": "<Q", "FP32": "<f", "BOOL": "<?"}
 _read_int32 = struct.Struct("<i").unpack_from
@@ -64,6 +70,9 @@ def build_request(model_name: str, request: EngineRequest) -> ModelInferRequest:
         _add(message, "stop_words_list", (1, 2, len(words) // 2), _int32_bytes(words))
     for name, value in _scalars(request).items():
         _add(message, name, (1, 1), struct.pack(_PACK[INPUTS[name].datatype], value))
+    if request.guide is not None:
+        _add(message, "guided_decoding_guide_type", (1, 1), _text_bytes("ebnf_grammar"))
+        _add(message, "guided_decoding_guide", (1, 1), _text_bytes(request.guide))
     for name in OUTPUTS:
         message.outputs.add(name=name)
     return message
@@ -88,7 +97,9 @@ def is_final(response: ModelInferResponse) -> bool:
 
 def _scalars(request: EngineRequest) -> dict[str, int | float | bool]:
     sampling = request.sampling
+    adapter = {} if request.adapter_id is None else {"lora_task_id": request.adapter_id}
     return {
+        **adapter,
         "input_lengths": len(request.prompt_ids),
         "request_output_len": request.max_tokens,
         "end_id": request.end_id,
@@ -112,6 +123,12 @@ def _stop_words(ids: Sequence[int]) -> list[int]:
 def _add(message: ModelInferRequest, name: str, shape: tuple[int, ...], content: bytes) -> None:
     message.inputs.add(name=name, datatype=INPUTS[name].datatype, shape=shape)
     message.raw_input_contents.append(content)
+
+
+def _text_bytes(text: str) -> bytes:
+    """A string tensor of one element: its length in front of it."""
+    content = text.encode()
+    return struct.pack("<I", len(content)) + content
 
 
 def _int32_bytes(values: Sequence[int]) -> bytes:

@@ -234,5 +234,5 @@ def test_the_timeout_holds_for_the_whole_stream(serve: Serve) -> None:
 
 
 def test_exported_names() -> None:
-    hidden = {"annotations", "client", "errors", "v1"}
+    hidden = {"annotations", "client", "errors", "messages", "v1"}
     assert {name for name in vars(llamarpc) if not name.startswith("_")} - hidden == set(llamarpc.__all__)

@@ -70,17 +70,28 @@ def test_answer_goes_to_stdout_and_its_cost_to_stderr(serve: Serve) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "Blue 🌊.\n", SUMMARY)
 
 
-def test_every_option_reaches_the_server(serve: Serve) -> None:
+def test_every_option_reaches_the_server(serve: Serve, tmp_path: Path) -> None:
     scripted = Scripted("Blue.\n")
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"const": "é"}', encoding="utf-8")
     options = "--max-tokens 5 --temperature 0 --top-p 0.5 --seed 7 --stop END --stop X --system Brief. --timeout 60"
-    done = ask("Why?", *options.split(), LLAMARPC_SERVER=serve(scripted))
+    more = ["--lora", "poet", "--time-limit", "1.5", "--json-schema", str(schema)]
+    done = ask("Why?", *options.split(), *more, LLAMARPC_SERVER=serve(scripted))
     assert (done.returncode, done.stdout) == (0, "Blue.\n")
     messages = [
         chat_pb2.Message(role=chat_pb2.ROLE_SYSTEM, content="Brief."),
         chat_pb2.Message(role=chat_pb2.ROLE_USER, content="Why?"),
     ]
     assert scripted.request == pb.GenerateRequest(
-        messages=messages, max_tokens=5, temperature=0, top_p=0.5, seed=7, stop=["END", "X"]
+        messages=messages,
+        max_tokens=5,
+        temperature=0,
+        top_p=0.5,
+        seed=7,
+        stop=["END", "X"],
+        lora="poet",
+        time_limit=Duration(seconds=1, nanos=500_000_000),
+        response_format=chat_pb2.ResponseFormat(json_schema='{"const": "é"}'),
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import statistics
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc.aio
+import jsonschema
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -62,6 +64,12 @@ def hello(tokenizer: Tokenizer) -> list[int]:
 def chat(tokenizer: Tokenizer, text: str) -> list[int]:
     ids: list[int] = tokenizer.encode(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n").ids
     return ids
+
+
+def guided(kind: str, text: str = "") -> dict[str, Any]:
+    """The tensors of a guide."""
+    tensors = {"guided_decoding_guide_type": [kind.encode()], "guided_decoding_guide": [text.encode()]}
+    return {name: value for name, value in tensors.items() if value != [b""]}
 
 
 async def requests_now(triton: EmbeddedTriton, request_type: str) -> int:
@@ -299,8 +307,19 @@ async def test_stop_request_with_unknown_id_succeeds(engine: EngineClient) -> No
         ({"temperature": -1.0}, "temperature is -1, outside [0, inf)"),
         ({"end_id": 49152}, "end_id is 49152, outside [-1, 49151]"),
         ({"beam_width": 2}, "beam_width cannot be honoured"),
-        ({"lora_task_id": 1}, "lora_task_id cannot be honoured"),
-        ({"guided_decoding_guide_type": [b"json"]}, "guided_decoding_guide_type cannot be honoured"),
+        ({"lora_task_id": 1}, "lora_task_id is 1; this bundle has no LoRA adapters"),
+        (
+            {"guided_decoding_guide_type": [b"xml"]},
+            "guided_decoding_guide_type is 'xml'; it must be one of json, json_s",
+        ),
+        ({"guided_decoding_guide": [b"{}"]}, "guided_decoding_guide_type is missing; it must be one of json, json_s"),
+        (guided("regex"), "guided_decoding_guide is missing; guided_decoding_guide_type regex needs it"),
+        (guided("regex", "a(b"), "guided_decoding_guide: invalid regex"),
+        (
+            guided("json_schema", '{"type": "strin"}'),
+            "guided_decoding_guide: failed to compile JSON schema: Invalid type",
+        ),
+        (guided("ebnf_grammar", 'root ::= "a"\n  x'), "guided_decoding_guide, line 2, column 3: there is no rule x"),
         ({"embedding_bias": [0.0] * 10}, "embedding_bias cannot be honoured"),
         ({"stop_words_list": [[1, 2], [2, 1]]}, "stop_words_list has offsets that do not increase"),
     ],
@@ -326,3 +345,118 @@ async def test_outputs_not_named_are_left_out(engine: EngineClient, hello: list[
     tensors = tensors_of(hello, 2, return_log_probs=True)
     (whole,) = [r async for r in engine.stream(tensors, outputs=("output_ids", "sequence_length", "cum_log_probs"))]
     assert whole.tensors.keys() == {"output_ids", "sequence_length", "cum_log_probs"}
+
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "large": {"type": "boolean"}},
+    "required": ["city", "large"],
+    "additionalProperties": False,
+}
+CALL = r"""root ::= "{" "\"city\": " text ", " "\"days\": " [1-9] [0-9]? "}" | "none"
+text ::= "\"" [^"\\\x00-\x1F]{1,20} "\"" # as GBNF and XGrammar write it"""
+
+
+def is_city(text: str) -> None:
+    jsonschema.validate(json.loads(text), CITY)
+
+
+def is_call(text: str) -> None:
+    assert re.fullmatch(r'none|\{"city": "[^"\\\x00-\x1f]{1,20}", "days": [1-9][0-9]?\}', text)
+
+
+@pytest.mark.parametrize("sampling", [{}, {**SAMPLED, "temperature": 1.5, "seed": 3}, {"runtime_top_k": 5, "seed": 4}])
+@pytest.mark.parametrize(
+    ("guide", "judge"),
+    [
+        (guided("json_schema", json.dumps(CITY)), is_city),
+        (
+            guided("regex", r"(Paris|Rome|[A-Z][a-z]{3,8}), [0-9]{2}\."),
+            re.compile("[A-Z][a-z]+, [0-9]{2}[.]").fullmatch,
+        ),
+        (guided("ebnf_grammar", CALL), is_call),
+    ],
+)
+async def test_guided_text_is_what_was_asked_for(
+    engine: EngineClient,
+    hello: list[int],
+    tokenizer: Tokenizer,
+    guide: dict[str, Any],
+    judge: Callable[[str], object],
+    sampling: dict[str, Any],
+) -> None:
+    tensors = tensors_of(hello, 100, streaming=True, end_id=END_ID, **guide, **sampling)
+    responses = [r async for r in engine.stream(tensors)]
+    ids = [token for r in responses for token in r.ids]
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    judge(text)
+    assert text
+    assert responses[-1].ids, "a complete text ends with its last id"
+    tensors = tensors_of(hello, 100, exclude_input_in_output=True, end_id=END_ID, **guide, **sampling)
+    assert await engine.generate(tensors) == ids
+
+
+async def test_guided_json_is_an_object_or_array(engine: EngineClient, hello: list[int], tokenizer: Tokenizer) -> None:
+    text = tokenizer.decode(
+        await engine.generate(tensors_of(hello, 60, streaming=True, end_id=END_ID, **guided("json")))
+    )
+    assert text[0] in "{["
+
+
+async def test_a_guide_that_allows_everything_changes_nothing(engine: EngineClient, hello: list[int]) -> None:
+    everything = guided("ebnf_grammar", r"root ::= [\x00-\U0010FFFF]*")
+    for sampling in ({}, {**SAMPLED, "seed": 7}):
+        asked = {"streaming": True, "end_id": END_ID, **sampling}
+        free = await engine.generate(tensors_of(hello, 40, **asked))
+        assert await engine.generate(tensors_of(hello, 40, **asked, **everything)) == free
+
+
+async def test_guided_requests_do_not_touch_others(engine: EngineClient, tokenizer: Tokenizer) -> None:
+    """12 requests at once, every second one guided, against each one alone: bit for bit."""
+    guides = [{}, guided("ebnf_grammar", CALL), {}, guided("json_schema", json.dumps(CITY))]
+    inputs = [
+        tensors_of(
+            chat(tokenizer, f"Name city {i}"),
+            16,
+            streaming=True,
+            return_log_probs=True,
+            end_id=END_ID,
+            seed=i,
+            **guides[i % 4],
+            **(SAMPLED if i % 3 else {}),
+        )
+        for i in range(12)
+    ]
+
+    async def run(tensors: dict[str, Any]) -> tuple[list[int], bytes]:
+        responses = [r async for r in engine.stream(tensors)]
+        log_probs = b"".join(r.tensors["output_log_probs"].tobytes() for r in responses)
+        return [token for r in responses for token in r.ids], log_probs
+
+    together = await asyncio.gather(*map(run, inputs))
+    assert [await run(tensors) for tensors in inputs] == together
+
+
+async def test_large_grammars_hold_nobody_up(engine: EngineClient, hello: list[int]) -> None:
+    """While a grammar of some hundred kilobytes is compiled, another request goes on."""
+    rules = "".join(f'r{i} ::= "{i:06} {"lorem ipsum dolor " * 20}"\n' for i in range(800))
+    large = guided("ebnf_grammar", f"root ::= {' | '.join(f'r{i}' for i in range(800))}\n{rules}")
+    call = await engine.open(tensors_of(hello, 300, streaming=True))
+    await call.read()
+    text = asyncio.create_task(engine.generate(tensors_of(hello, 20, streaming=True, end_id=END_ID, **large)))
+    meanwhile = 0
+    while not text.done():
+        await call.read()
+        meanwhile += 1
+    call.cancel()
+    assert len(await text) == 20
+    assert meanwhile > 20, "the steps of the guided request alone are 20"
+
+
+async def test_a_guide_that_gets_out_of_hand_fails_alone(engine: EngineClient, hello: list[int]) -> None:
+    hostile = guided("ebnf_grammar", 'root ::= "a"{30} ' + '"a"?' * 4_900)
+    fine = asyncio.create_task(engine.generate(tensors_of(hello, 30, streaming=True)))
+    with pytest.raises(grpc.aio.AioRpcError, match="the guide cannot be followed further") as caught:
+        await engine.generate(tensors_of(hello, 100, streaming=True, end_id=END_ID, **hostile))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert len(await fine) == 30

@@ -1,13 +1,14 @@
-"""Writes small GGUF files: a byte-level vocabulary with a few merges, and weights of 128 bytes."""
+"""Writes small GGUF files: a byte-level vocabulary with a few merges, and small weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import pre_tokenizers
 
 CHATML_TEMPLATE = (
@@ -39,8 +40,12 @@ def write_gguf(
     user_tokens: Sequence[str] = (),
     template: str | None = CHATML_TEMPLATE,
     with_weights: bool = True,
+    weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> Path:
-    """Writes a file of the given kind. `metadata` overrides keys of the tokenizer; None leaves a key out."""
+    """Writes a file of the given kind. `metadata` overrides keys of the tokenizer; None leaves a key out.
+
+    `weights` are further tensors, in numpy's order of dimensions.
+    """
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("Tiny Test Model")
     writer.add_license("mit")
@@ -62,6 +67,8 @@ def write_gguf(
         _add(writer, key, value)
     if with_weights:
         writer.add_tensor("token_embd.weight", np.zeros(32, dtype=np.float32))
+    for name, tensor in (weights or {}).items():
+        writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -29,6 +29,19 @@ def test_parameters_are_strings() -> None:
     }
 
 
+def test_adapters_are_a_parameter_where_there_are_any() -> None:
+    config = cpu_model_config(
+        gguf="m.gguf",
+        parallel_requests=1,
+        context_length=9,
+        threads=0,
+        prefill_chunk=1,
+        adapters={1: "lora-1.gguf", 2: "lora-2.gguf"},
+    )
+    assert config.parameters["lora_adapters"].string_value == "1=lora-1.gguf,2=lora-2.gguf"
+    assert "lora_adapters" not in _CONFIG.parameters
+
+
 def test_inputs_follow_the_contract() -> None:
     for message, spec in zip(_CONFIG.input, INPUTS, strict=True):
         data_type = model_config_pb2.DataType.Name(message.data_type)

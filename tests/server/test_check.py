@@ -11,7 +11,7 @@ from llamarpc.v1 import chat_pb2
 from llamarpc.v1.text_generation_pb2 import CountTokensRequest, GenerateRequest
 
 from server.check import TextLimits, check_count_tokens_request, check_generate_request, is_valid_request_id
-from server.errors import InvalidRequest, UnsupportedField
+from server.errors import InvalidRequest
 
 LIMIT = 100
 LIMITS = TextLimits(field_characters=LIMIT, prompt_characters=2 * LIMIT)
@@ -110,8 +110,8 @@ WRONG = [
     ),
     pytest.param(
         {"temperature": 6, "tools": [chat_pb2.Tool()]},
-        {"prompt": "neither is set", "temperature": "from 0 to 5"},
-        id="wrong_fields_come_before_unsupported_ones",
+        {"prompt": "neither is set", "temperature": "from 0 to 5", "tools[0]": "must set function"},
+        id="tools_too",
     ),
 ]
 
@@ -154,57 +154,26 @@ def test_whole_numbers_are_told_as_they_are() -> None:
     assert what.replace(",", "").startswith("is 10000000001")
 
 
-UNSUPPORTED: dict[str, Any] = {
-    "tools": [chat_pb2.Tool(function=chat_pb2.FunctionTool(name="f"))],
-    "functions": [chat_pb2.FunctionCode(name="f", code="c")],
-    "tool_choice": chat_pb2.ToolChoice(mode=chat_pb2.TOOL_CHOICE_MODE_AUTO),
-    "lora": "adapter",
-    "time_limit": Duration(seconds=1),
-}
-
-
-@pytest.mark.parametrize("field", UNSUPPORTED)
-def test_unsupported_fields(field: str) -> None:
-    with pytest.raises(UnsupportedField) as caught:
-        check_generate_request(GenerateRequest(prompt="Hi", **{field: UNSUPPORTED[field]}), LIMITS)
-    assert caught.value.field == field
-
-
 @pytest.mark.parametrize(
-    "response_format",
+    ("limit", "valid"),
     [
-        chat_pb2.ResponseFormat(json_object=chat_pb2.JsonObjectFormat()),
-        chat_pb2.ResponseFormat(json_schema="{}"),
-        chat_pb2.ResponseFormat(regex="a"),
-        chat_pb2.ResponseFormat(grammar="a"),
-        chat_pb2.ResponseFormat(json_schema=""),
+        (Duration(seconds=1), True),
+        (Duration(nanos=1), True),
+        (Duration(), False),
+        (Duration(seconds=-1), False),
+        (Duration(nanos=-1), False),
     ],
 )
-def test_unsupported_response_formats(response_format: chat_pb2.ResponseFormat) -> None:
-    with pytest.raises(UnsupportedField) as caught:
-        check_generate_request(GenerateRequest(prompt="Hi", response_format=response_format), LIMITS)
-    assert caught.value.field == "response_format"
-
-
-@pytest.mark.parametrize(
-    ("turn", "field"),
-    [
-        pytest.param(message("4", TOOL), "messages[1].role", id="tool_role"),
-        pytest.param(
-            message("", ASSISTANT, tool_calls=[chat_pb2.ToolCall(id="1")]), "messages[1].tool_calls", id="calls"
-        ),
-        pytest.param(message("", ASSISTANT, tool_call_id="1"), "messages[1].tool_call_id", id="call_id"),
-    ],
-)
-def test_unsupported_message_fields(turn: chat_pb2.Message, field: str) -> None:
-    with pytest.raises(UnsupportedField) as caught:
-        check_generate_request(GenerateRequest(messages=[message(), turn]), LIMITS)
-    assert caught.value.field.partition(" ")[0] == field
+def test_time_limit(limit: Duration, valid: bool) -> None:
+    found = violations_of(GenerateRequest(prompt="Hi", time_limit=limit))
+    assert found == ([] if valid else [("time_limit", "must be longer than 0")])
 
 
 def test_every_field_is_checked_or_known() -> None:
     """A field that is added to the contract must be dealt with: here, so that it is not ignored in silence."""
-    dealt_with = {"model", "prompt", "messages", "raw", "stop", "request_id", "response_format", *UNSUPPORTED}
+    dealt_with = {"model", "prompt", "messages", "raw", "stop", "request_id", "time_limit"}
+    dealt_with |= {"tools", "functions", "tool_choice", "response_format"}  # check_tools.py
+    dealt_with |= {"lora"}  # capabilities.py
     dealt_with |= {field for field, _, _ in NUMBERS}
     assert dealt_with == {field.name for field in GenerateRequest.DESCRIPTOR.fields}
     in_messages = {"role", "content", "name", "tool_calls", "tool_call_id"}
@@ -225,12 +194,6 @@ def test_count_tokens_paths_lie_below_its_request() -> None:
 def test_count_tokens_without_a_request() -> None:
     with pytest.raises(InvalidRequest, match=r"^generate_request\.prompt: "):
         check_count_tokens_request(CountTokensRequest(), LIMITS)
-
-
-def test_count_tokens_with_an_unsupported_field() -> None:
-    request = CountTokensRequest(generate_request=GenerateRequest(prompt="Hi", lora="x"))
-    with pytest.raises(UnsupportedField, match=r"^generate_request\.lora is not supported"):
-        check_count_tokens_request(request, LIMITS)
 
 
 def test_count_tokens_of_many_wrong_fields_says_how_many() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from llamarpc.v1 import chat_pb2, model_pb2
 from llamarpc.v1 import text_generation_pb2 as pb2
 
@@ -15,13 +16,17 @@ from server.chat.model import (
     Event,
     Finished,
     FinishReason,
+    FunctionTool,
     GenerationRequest,
     Message,
     RawPrompt,
+    ReplyShape,
     Role,
     Sampling,
     Started,
     Text,
+    ToolCall,
+    ToolCallDelta,
     Usage,
 )
 from server.convert import ResponseWriter, model_to_proto, request_from_proto
@@ -33,7 +38,7 @@ PUBLISHED = GenerationDefaults(max_tokens=9, temperature=0.5, top_p=0.75, top_k=
 def converted(*, defaults: GenerationDefaults | None = None, **fields: Any) -> GenerationRequest:
     whole: dict[str, Any] = {"prompt": "Hi", "seed": 7, **fields}
     message = pb2.GenerateRequest(**whole)
-    return request_from_proto(message, defaults=defaults or GenerationDefaults(), timeout_seconds=3.0)
+    return request_from_proto(message, defaults=defaults or GenerationDefaults(), adapters={"poet": 3})
 
 
 def test_defaults_are_the_retired_apis() -> None:
@@ -42,7 +47,12 @@ def test_defaults_are_the_retired_apis() -> None:
     assert request.sampling == Sampling(
         temperature=0.6, top_p=1.0, top_k=0, seed=7, repetition_penalty=1.0, frequency_penalty=0, presence_penalty=0
     )
-    assert (request.stop, request.timeout_seconds) == ((), 3.0)
+    assert (request.stop, request.shape, request.adapter_id, request.time_limit_seconds) == (
+        (),
+        ReplyShape(),
+        None,
+        None,
+    )
 
 
 def test_the_publishers_defaults_win_over_them() -> None:
@@ -87,7 +97,9 @@ def test_repetition_penalty_0_is_off(given: float, used: float) -> None:
 
 
 def test_seed_is_fresh_unless_given() -> None:
-    requests = [request_from_proto(pb2.GenerateRequest(prompt="Hi"), defaults=PUBLISHED) for _ in range(20)]
+    requests = [
+        request_from_proto(pb2.GenerateRequest(prompt="Hi"), defaults=PUBLISHED, adapters={}) for _ in range(20)
+    ]
     seeds = {request.sampling.seed for request in requests}
     assert len(seeds) > 10
     assert all(1 <= seed <= 9_999_999_999 for seed in seeds)
@@ -104,7 +116,7 @@ def test_stop_strings_keep_their_order_once() -> None:
 
 
 def turn(role: Any, content: str) -> chat_pb2.Message:
-    return chat_pb2.Message(role=role, content=content, name="not shown")
+    return chat_pb2.Message(role=role, content=content)
 
 
 TURNS = [
@@ -137,7 +149,7 @@ TURNS = [
     ],
 )
 def test_prompts(fields: dict[str, Any], prompt: Any, field: str) -> None:
-    request = request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED)
+    request = request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED, adapters={})
     assert (request.prompt, request.prompt_field) == (prompt, field)
 
 
@@ -204,4 +216,60 @@ def test_model(tmp_path: Path) -> None:
     assert model.defaults == model_pb2.GenerationDefaults(
         max_tokens=256, temperature=0.5, top_p=1, top_k=4, repetition_penalty=1
     )
-    assert not model.capabilities.ListFields()
+    assert model.capabilities.tools
+    assert model.capabilities.lora
+
+
+TOOL = chat_pb2.Tool(function=chat_pb2.FunctionTool(name="f", description="d"))
+NO_ARGUMENTS = '{"type": "object", "properties": {}}'
+
+
+def test_tools_calls_and_results() -> None:
+    call = chat_pb2.ToolCall(id="1", name="f", arguments="{}")
+    messages = [
+        turn(chat_pb2.ROLE_USER, "U"),
+        chat_pb2.Message(role=chat_pb2.ROLE_ASSISTANT, tool_calls=[call]),
+        chat_pb2.Message(role=chat_pb2.ROLE_TOOL, content="R", tool_call_id="1", name="f"),
+    ]
+    prompt = converted_messages(messages=messages, tools=[TOOL]).prompt
+    assert prompt == Conversation(
+        messages=(
+            Message(role=Role.USER, content="U"),
+            Message(role=Role.ASSISTANT, content="", tool_calls=(ToolCall(id="1", name="f", arguments="{}"),)),
+            Message(role=Role.TOOL, content="R", tool_call_id="1", name="f"),
+        ),
+        functions=(FunctionTool(name="f", description="d", parameters=NO_ARGUMENTS),),
+    )
+
+
+def converted_messages(**fields: Any) -> GenerationRequest:
+    return request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED, adapters={})
+
+
+def test_tools_that_may_not_be_called_are_not_told() -> None:
+    none = chat_pb2.ToolChoice(mode=chat_pb2.TOOL_CHOICE_MODE_NONE)
+    prompt = converted(tools=[TOOL], tool_choice=none).prompt
+    assert isinstance(prompt, Conversation)
+    assert prompt.functions == ()
+
+
+def test_adapter_and_time_limit() -> None:
+    request = converted(lora="poet", time_limit=Duration(seconds=1, nanos=500_000_000))
+    assert (request.adapter_id, request.time_limit_seconds) == (3, 1.5)
+
+
+def test_tool_calls_in_messages() -> None:
+    call = ToolCall(id="c", name="f", arguments='{"a": 1}')
+    first = ToolCallDelta(index=0, id="c", name="f")
+    second = ToolCallDelta(index=0, arguments='{"a": 1}')
+    writer = ResponseWriter(converted(), model_id="m")
+    assert writer.stream_message(first).tool_call == chat_pb2.ToolCallDelta(id="c", name="f")
+    assert writer.stream_message(second).tool_call == chat_pb2.ToolCallDelta(arguments='{"a": 1}')
+    end = finished(FinishReason.TOOL_CALLS, tool_calls=(call,))
+    expected = [chat_pb2.ToolCall(id="c", name="f", arguments='{"a": 1}')]
+    assert list(writer.stream_message(end).finished.tool_calls) == expected
+    whole = ResponseWriter(converted(), model_id="m")
+    assert [whole.collect(event) for event in (first, second)] == [None, None]
+    answer = whole.collect(end)
+    assert answer is not None
+    assert (answer.response, list(answer.tool_calls)) == ("", expected)

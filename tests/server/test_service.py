@@ -16,10 +16,13 @@ from llamarpc.v1.text_generation_pb2 import (
     FINISH_REASON_MAX_TOKENS,
     FINISH_REASON_STOP,
     FINISH_REASON_STOP_SEQUENCE,
+    FINISH_REASON_TOOL_CALLS,
     CountTokensRequest,
     GenerateRequest,
 )
 
+from server.chat.model import ToolCall
+from server.chat.tool_text import calls_text
 from server.errors import EngineUnavailable
 from tests.fakes import (
     IM_END,
@@ -187,10 +190,10 @@ async def test_details_of_the_worst_request_arrive(tmp_path: Path, method: str) 
         ),
         pytest.param(
             GenerateRequest(prompt="Hi", lora="a"),
-            grpc.StatusCode.UNIMPLEMENTED,
-            "UNSUPPORTED_FIELD",
-            {"field": "lora"},
-            id="unsupported_field",
+            grpc.StatusCode.NOT_FOUND,
+            "ADAPTER_NOT_FOUND",
+            {"adapter": "a", "available": ""},
+            id="unknown_adapter",
         ),
         pytest.param(
             GenerateRequest(prompt="x" * 1_000),
@@ -308,3 +311,51 @@ async def test_raw_is_the_only_way_to_control_tokens(tmp_path: Path) -> None:
         await running.text.Generate(GenerateRequest(prompt="".join(parts), raw=True))
         await running.text.Generate(GenerateRequest(messages=messages, raw=True))
     assert [asked.prompt_ids for asked in engine.requests] == [[IM_START, *b"user\nHi", IM_END]] * 2
+
+
+WEATHER = chat_pb2.Tool(
+    function=chat_pb2.FunctionTool(
+        name="weather",
+        parameters='{"type": "object", "properties": {"city": {"enum": ["Oslo"]}}, "required": ["city"]}',
+    )
+)
+CALL_TEXT = calls_text([ToolCall(id="", name="weather", arguments='{"city": "Oslo"}')]).encode()
+
+
+async def test_a_tool_call_streamed_and_whole(tmp_path: Path) -> None:
+    engine = ScriptedEngine([CALL_TEXT[:60], CALL_TEXT[60:]])
+    async with running_server(tmp_path, engine) as running:
+        request = GenerateRequest(prompt="Weather?", tools=[WEATHER])
+        started, *deltas, last = await streamed(running, request)
+        whole = await running.text.Generate(request, timeout=PATIENCE_SECONDS)
+    (call,) = last.finished.tool_calls
+    assert started.WhichOneof("event") == "started"
+    assert {each.WhichOneof("event") for each in deltas} == {"tool_call"}
+    assert deltas[0].tool_call.id == call.id
+    assert "".join(each.tool_call.arguments for each in deltas) == call.arguments == '{"city": "Oslo"}'
+    assert last.finished.finish_reason == whole.finish_reason == FINISH_REASON_TOOL_CALLS
+    assert (whole.response, whole.tool_calls[0].arguments) == ("", call.arguments)
+    assert all(request.guide is not None for request in engine.requests)
+
+
+async def test_an_engine_that_ignores_its_guide_is_found_out(tmp_path: Path) -> None:
+    required = chat_pb2.ToolChoice(mode=chat_pb2.TOOL_CHOICE_MODE_REQUIRED)
+    async with running_server(tmp_path, ScriptedEngine([b"Sunny, I guess."])) as running:
+        request = GenerateRequest(prompt="Weather?", tools=[WEATHER], tool_choice=required)
+        error = await failure_of(running.text.Generate(request, timeout=PATIENCE_SECONDS))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "not in the form of a tool call" in str(error.details())
+
+
+async def test_a_large_schema_is_refused_naming_the_place(tmp_path: Path) -> None:
+    properties = ", ".join(f'"p{index}": {{"type": "string"}}' for index in range(900))
+    schema = f'{{"type": "object", "properties": {{{properties}, "last": {{"not": {{}}}}}}}}'
+    tool = chat_pb2.Tool(function=chat_pb2.FunctionTool(name="f", parameters=schema))
+    async with running_server(tmp_path, ScriptedEngine()) as running:
+        error = await failure_of(
+            running.text.Generate(GenerateRequest(prompt="Hi", tools=[tool]), timeout=PATIENCE_SECONDS)
+        )
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    (violation,) = error_details(error)["BadRequest"].field_violations
+    assert violation.field == "tools[0].function.parameters"
+    assert violation.description.startswith("/properties/last/not: ")

@@ -51,7 +51,8 @@ EXAMPLES: list[tuple[errors.ServiceError, grpc.StatusCode, set[str]]] = [
         {"BadRequest"},
     ),
     (errors.ModelNotFound(model="m", available=("a", "b")), grpc.StatusCode.NOT_FOUND, set()),
-    (errors.UnsupportedField("tools"), grpc.StatusCode.UNIMPLEMENTED, set()),
+    (errors.UnsupportedField("tools", reason="it is old"), grpc.StatusCode.UNIMPLEMENTED, set()),
+    (errors.AdapterNotFound(adapter="x", available=("poet",)), grpc.StatusCode.NOT_FOUND, set()),
     (errors.EngineUnavailable("away"), grpc.StatusCode.UNAVAILABLE, {"RetryInfo"}),
     (errors.EngineBusy("full"), grpc.StatusCode.RESOURCE_EXHAUSTED, {"RetryInfo"}),
     (errors.EngineFailed("broken"), grpc.StatusCode.INTERNAL, set()),
@@ -112,9 +113,10 @@ def test_status(error: errors.ServiceError, code: grpc.StatusCode, details: set[
         (EXAMPLES[1][0], {"prompt_tokens": "9", "context_length": "8"}),
         (EXAMPLES[2][0], {"model": "m", "available": "a, b"}),
         (EXAMPLES[3][0], {"field": "tools"}),
-        (EXAMPLES[4][0], {}),
+        (EXAMPLES[4][0], {"adapter": "x", "available": "poet"}),
+        (EXAMPLES[5][0], {}),
     ],
-    ids=["PromptTooLong", "ModelNotFound", "UnsupportedField", "EngineUnavailable"],
+    ids=["PromptTooLong", "ModelNotFound", "UnsupportedField", "AdapterNotFound", "EngineUnavailable"],
 )
 def test_metadata(error: errors.ServiceError, metadata: dict[str, str]) -> None:
     assert dict(details_of(error)["ErrorInfo"].metadata) == {"request_id": REQUEST_ID, **metadata}

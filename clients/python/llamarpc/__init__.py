@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .client import Client
 from .errors import CallError, Violation
+from .messages import ANY_TOOL, NO_TOOLS, assistant, call_of, function_tool, json_schema, system, tool_result, user
 from .v1.chat_pb2 import (
     FunctionCode,
     FunctionTool,
@@ -23,6 +24,8 @@ from .v1.model_pb2 import Model
 from .v1.text_generation_pb2 import CountTokensResponse, FinishReason, GenerateResponse, StreamGenerateResponse
 
 __all__ = [
+    "ANY_TOOL",
+    "NO_TOOLS",
     "CallError",
     "Client",
     "CountTokensResponse",
@@ -41,4 +44,11 @@ __all__ = [
     "ToolChoice",
     "ToolChoiceMode",
     "Violation",
+    "assistant",
+    "call_of",
+    "function_tool",
+    "json_schema",
+    "system",
+    "tool_result",
+    "user",
 ]

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import timedelta
 from typing import TextIO
 
 import grpc
@@ -18,7 +19,7 @@ import grpc
 from .client import DEFAULT_ADDRESS, Client
 from .errors import CallError
 from .v1 import text_generation_pb2 as pb
-from .v1.chat_pb2 import ROLE_SYSTEM, ROLE_USER, Message
+from .v1.chat_pb2 import ROLE_SYSTEM, ROLE_USER, Message, ResponseFormat
 
 FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 _EXIT_CODES = (
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--top-p", type=float, metavar="P", help="sample from the likeliest tokens that sum to this probability")
     add("--seed", type=int, metavar="N", help="1 to 9999999999; the same seed gives the same answer")
     add("--stop", action="append", default=[], metavar="TEXT", help="end the answer before this text; may be repeated")
+    add("--json-schema", type=argparse.FileType(encoding="utf-8"), metavar="FILE", help="answer in JSON of this schema")
+    add("--lora", default="", metavar="NAME", help="LoRA adapter of the model to use")
+    add("--time-limit", type=float, metavar="SECONDS", help="end the answer after so long with what there is")
     add(
         "--address",
         default=os.environ.get("LLAMARPC_SERVER") or DEFAULT_ADDRESS,
@@ -90,6 +94,7 @@ def _run(given: argparse.Namespace, answer: _Answer) -> int:
 
 def _stream(given: argparse.Namespace, answer: _Answer) -> None:
     started, finished = pb.Started(), pb.Finished()
+    schema = given.json_schema and given.json_schema.read()
     with Client(given.address, timeout_seconds=given.timeout) as client:
         events = client.stream(
             _conversation(given),
@@ -98,6 +103,9 @@ def _stream(given: argparse.Namespace, answer: _Answer) -> None:
             top_p=given.top_p,
             seed=given.seed,
             stop=given.stop,
+            lora=given.lora,
+            time_limit=None if given.time_limit is None else timedelta(seconds=given.time_limit),
+            response_format=None if schema is None else ResponseFormat(json_schema=schema),
         )
         with closing(events):
             for event in events:

@@ -1,6 +1,6 @@
 """One request on its way through the engine: what has been computed, what has been chosen, and what is handed out.
 
-Knows sampling and stop words; knows no llama.cpp, no threads and no Triton.
+Knows sampling, stop words and guides; knows no llama.cpp, no threads and no Triton.
 """
 
 from collections.abc import Callable
@@ -74,10 +74,11 @@ class Generation:
         Raises:
             SamplingError: no id can be chosen.
         """
-        token, log_prob = self._sampler.choose(logits, self._sequence)
-        if token == self.request.end_id:
+        choice = self._sampler.choose(logits, self._sequence)
+        if choice is None or choice.token == self.request.end_id:
             self.finish()
             return
+        token, log_prob = choice
         self._sequence.append(token)
         self._cumulative_log_prob += log_prob or 0.0
         generated = len(self._sequence) - len(self.request.prompt)
@@ -86,12 +87,14 @@ class Generation:
                 ids=(token,),
                 log_probs=() if log_prob is None else (log_prob,),
                 cumulative_log_prob=self._cumulative_log_prob,
-                final=generated >= self.request.max_new_tokens or self._stop_words.end(self._sequence),
+                final=generated >= self.request.max_new_tokens
+                or self._stop_words.end(self._sequence)
+                or (self.request.guide is not None and self.request.guide.is_complete),
             )
         )
 
     def finish(self) -> None:
-        """End without a further id: the model ended, or the request was cancelled."""
+        """End without a further id: the model or the guide ended, or the request was cancelled."""
         self._hand_out(Tokens(cumulative_log_prob=self._cumulative_log_prob, final=True))
 
     def fail(self, message: str, *, unavailable: bool = False) -> None:

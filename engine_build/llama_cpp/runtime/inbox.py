@@ -7,7 +7,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from .errors import RequestError
-from .requests import Tensors
+from .tensors import Tensors
 
 
 def input_tensors(request: pb_utils.InferenceRequest) -> Tensors:

@@ -9,6 +9,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Callable
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,6 @@ class Library:
             raise LibraryError(f"cannot load llama.cpp from {path}: {error}{hint}") from error
         for name, (result, arguments) in FUNCTIONS.items():
             setattr(self, name, self._bound(name, result, arguments))
-        self._log_callback = _LOG_CALLBACK(_make_log_sink(bool(os.environ.get("LLAMARPC_ENGINE_LOG"))))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         raise AttributeError(f"{name} is not among the llama.cpp functions bound in {__name__}")
@@ -52,7 +52,7 @@ class Library:
         """Check the structs against the library, then initialise llama.cpp."""
         _check_defaults("llama_model_default_params", self.llama_model_default_params(), MODEL_DEFAULTS)
         _check_defaults("llama_context_default_params", self.llama_context_default_params(), CONTEXT_DEFAULTS)
-        self.llama_log_set(ctypes.cast(self._log_callback, ctypes.c_void_p), None)
+        self.llama_log_set(ctypes.cast(_log_callback(), ctypes.c_void_p), None)
         self.llama_backend_init()
 
     def _bound(self, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
@@ -101,6 +101,12 @@ def _check_defaults(function: str, params: ctypes.Structure, expected: dict[str,
 
 def _advice() -> str:
     return f"install the version it was written for: pip install '{WHEEL}=={SUPPORTED_VERSION}'"
+
+
+@cache
+def _log_callback() -> Any:
+    """One for the life of the process: llama.cpp goes on calling it, also when no Library is left."""
+    return _LOG_CALLBACK(_make_log_sink(bool(os.environ.get("LLAMARPC_ENGINE_LOG"))))
 
 
 def _make_log_sink(everything: bool) -> Callable[[int, bytes, object], None]:

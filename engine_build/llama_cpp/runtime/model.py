@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
 from .errors import RequestError
+from .guided import GuideText, guide_text_from_tensors
+from .guides import Guides
 from .inbox import check_requested_outputs, input_tensors, stop_target
 from .language_model import LanguageModel
 from .library import open_library
 from .metrics import RequestMetrics
 from .outbox import Outbox, Outlet, send_empty, send_error
-from .requests import Limits, generation_request_from_tensors, is_stop_command
+from .requests import GenerationRequest, Limits, generation_request_from_tensors, is_stop_command
 from .scheduler import Scheduler
 from .settings import settings_from_parameters
 from .watch import Watch
 
 # The outbox shares the interpreter with the engine's thread: it must not hold it for Python's usual 5 ms.
 _SWITCH_INTERVAL_SECONDS = 0.0005
+# Large grammars take a second or more to compile: neither the engine's thread nor Triton's may wait for one.
+_COMPILING_THREADS = 2
 
 
 class TritonPythonModel:
@@ -34,17 +41,23 @@ class TritonPythonModel:
         """Load the model; an exception here makes Triton report the model as unavailable, with the text."""
         sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
         settings = settings_from_parameters(json.loads(args["model_config"])["parameters"])
+        folder = Path(args["model_repository"]) / args["model_version"]
         self._language_model = LanguageModel(
             open_library(),
-            Path(args["model_repository"]) / args["model_version"] / settings.gguf,
+            folder / settings.gguf,
             slots=settings.parallel_requests,
             context_length=settings.context_length,
             threads=settings.threads,
             rows_per_step=settings.parallel_requests + settings.prefill_chunk,
+            adapters={task_id: folder / name for task_id, name in settings.adapters.items()},
         )
         self._limits = Limits(
-            vocabulary_size=self._language_model.vocabulary_size, context_length=settings.context_length
+            vocabulary_size=self._language_model.vocabulary_size,
+            context_length=settings.context_length,
+            adapters=frozenset(settings.adapters),
         )
+        self._guides = Guides(self._language_model.token_bytes())
+        self._compiling = ThreadPoolExecutor(_COMPILING_THREADS, thread_name_prefix="guides")
         self._scheduler = Scheduler(self._language_model, prefill_chunk=settings.prefill_chunk)
         self._outbox = Outbox()
         self._watch = Watch(self._scheduler, RequestMetrics(args["model_name"], args["model_version"]).set)
@@ -54,16 +67,12 @@ class TritonPythonModel:
         """Hand every request on. A decoupled model answers through the requests' senders, whenever it likes."""
         for request in requests:
             sender = request.get_response_sender()
-            try:
-                self._take(request, sender)
-            except RequestError as error:
-                send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG)
-            except Exception as error:
-                send_error(sender, f"cannot take the request: {error!r}", pb_utils.TritonError.INTERNAL)
+            _or_send_error(sender, partial(self._take, request, sender))
 
     def finalize(self) -> None:
         """End all requests, then give the memory back."""
         self._scheduler.close()
+        self._compiling.shutdown()  # what it still submits, the scheduler refuses
         self._watch.close()
         self._outbox.close()
         self._language_model.close()
@@ -76,7 +85,30 @@ class TritonPythonModel:
             return
         check_requested_outputs(request)
         generation_request = generation_request_from_tensors(tensors, self._limits)
-        outlet = Outlet(sender, generation_request)
-        on_event = partial(self._outbox.put, outlet)
-        generation = self._scheduler.submit(generation_request, on_event, request.request_id())
+        submit = partial(self._submit, outlet=Outlet(sender, generation_request), request_id=request.request_id())
+        guide = guide_text_from_tensors(tensors)
+        if guide is None:
+            submit(generation_request)
+        else:
+            guided = partial(self._submit_guided, generation_request, guide, submit)
+            self._compiling.submit(_or_send_error, sender, guided)
+
+    def _submit_guided(
+        self, request: GenerationRequest, text: GuideText, submit: Callable[[GenerationRequest], None]
+    ) -> None:
+        guide = self._guides.start(text, end_id=request.end_id, stop_words=request.stop_words)
+        submit(replace(request, guide=guide))
+
+    def _submit(self, request: GenerationRequest, outlet: Outlet, request_id: str) -> None:
+        generation = self._scheduler.submit(request, partial(self._outbox.put, outlet), request_id)
         self._watch.add(generation, outlet.is_cancelled)
+
+
+def _or_send_error(sender: pb_utils.InferenceResponseSender, action: Callable[[], None]) -> None:
+    """Do what there is to do for a request; if that fails, its caller is told."""
+    try:
+        action()
+    except RequestError as error:
+        send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+    except Exception as error:
+        send_error(sender, f"cannot take the request: {error!r}", pb_utils.TritonError.INTERNAL)

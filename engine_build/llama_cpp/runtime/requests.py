@@ -1,30 +1,29 @@
-"""From the tensors of the `tensorrt_llm` contract to a frozen GenerationRequest, with every check.
+"""From the tensors of the `tensorrt_llm` contract to a frozen GenerationRequest, with every check but the guide's.
 
-Knows neither Triton nor llama.cpp: tensors come as a mapping of numpy arrays. Nothing is ignored silently: a tensor
+Knows neither Triton nor llama.cpp: tensors come as a mapping of numpy arrays. `guided` reads the guide's text, and
+`guides` compiles it. Nothing is ignored silently: a tensor
 that the CPU engine cannot honour is refused by name, unless its value asks for nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf, isfinite
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .errors import RequestError
+from .guided import Guide
 from .stop_words import Word, words_from_tensor
-
-Tensors = Mapping[str, NDArray[Any]]
-
-_INT32_MAX = 2**31 - 1
+from .tensors import TensorReader, Tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the served model can take, in ids and in tokens of prompt and output together."""
+    """What the served model can take: ids, tokens of prompt and output together, and task ids of LoRA adapters."""
 
     vocabulary_size: int
     context_length: int
+    adapters: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One checked request. `max_new_tokens` is already cut to what the context leaves; `end_id` -1 means none."""
+    """One checked request. `max_new_tokens` is already cut to what the context leaves; `end_id` -1 means none.
+
+    `adapter` is the task id of a LoRA adapter. `guide` follows this one request's output: the only part with a state.
+    """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
@@ -61,11 +63,13 @@ class GenerationRequest:
     log_probs: bool = False
     count_input: bool = False
     count_output: bool = False
+    adapter: int | None = None
+    guide: Guide | None = None
 
 
 def is_stop_command(tensors: Tensors) -> bool:
     """True for a request that only ends another one (`stop`)."""
-    return _Reader(tensors).flag("stop")
+    return TensorReader(tensors).flag("stop")
 
 
 def generation_request_from_tensors(tensors: Tensors, limits: Limits) -> GenerationRequest:
@@ -76,7 +80,7 @@ def generation_request_from_tensors(tensors: Tensors, limits: Limits) -> Generat
     """
     _refuse_what_cannot_be_honoured(tensors)
     _check_what_has_no_effect(tensors, limits)
-    reader = _Reader(tensors)
+    reader = TensorReader(tensors)
     prompt = _prompt(reader, limits)
     top_id = limits.vocabulary_size - 1
     return GenerationRequest(
@@ -92,10 +96,11 @@ def generation_request_from_tensors(tensors: Tensors, limits: Limits) -> Generat
         log_probs=reader.flag("return_log_probs"),
         count_input=reader.flag("return_num_input_tokens"),
         count_output=reader.flag("return_num_output_tokens"),
+        adapter=_adapter(reader, limits),
     )
 
 
-def _prompt(reader: "_Reader", limits: Limits) -> tuple[int, ...]:
+def _prompt(reader: TensorReader, limits: Limits) -> tuple[int, ...]:
     ids = reader.tensor("input_ids").reshape(-1)
     length = reader.integer("input_lengths", None, 0)
     if length != ids.size:
@@ -119,7 +124,17 @@ def _words(tensors: Tensors, name: str, limits: Limits) -> tuple[Word, ...]:
     return words_from_tensor(name, tensors[name], limits.vocabulary_size) if name in tensors else ()
 
 
-def _sampling(reader: "_Reader") -> Sampling:
+def _adapter(reader: TensorReader, limits: Limits) -> int | None:
+    if not reader.has("lora_task_id"):
+        return None
+    adapter = reader.integer("lora_task_id", None, 0, 2**64 - 1)
+    if adapter not in limits.adapters:
+        known = ", ".join(map(str, sorted(limits.adapters)))
+        raise RequestError(f"lora_task_id is {adapter}; this bundle has {known or 'no LoRA adapters'}")
+    return adapter
+
+
+def _sampling(reader: TensorReader) -> Sampling:
     top_p = reader.real("runtime_top_p", 0.0, 0, 1, above_minimum=True) if reader.has("runtime_top_p") else None
     return Sampling(
         temperature=reader.real("temperature", 1.0, 0),
@@ -132,53 +147,9 @@ def _sampling(reader: "_Reader") -> Sampling:
     )
 
 
-class _Reader:
-    """Scalars out of tensors, checked: closed ranges unless said otherwise; no NaN, no infinity."""
-
-    def __init__(self, tensors: Tensors) -> None:
-        self._tensors = tensors
-
-    def has(self, name: str) -> bool:
-        return name in self._tensors
-
-    def tensor(self, name: str) -> NDArray[Any]:
-        if name not in self._tensors:
-            raise RequestError(f"{name} is not present in the request")
-        return self._tensors[name]
-
-    def integer(self, name: str, default: int | None, minimum: int, maximum: int = _INT32_MAX) -> int:
-        if default is not None and not self.has(name):
-            return default
-        value = int(self._scalar(name))
-        if not minimum <= value <= maximum:
-            raise RequestError(f"{name} is {value}, outside [{minimum}, {maximum}]")
-        return value
-
-    def real(
-        self, name: str, default: float, minimum: float = -inf, maximum: float = inf, *, above_minimum: bool = False
-    ) -> float:
-        if not self.has(name):
-            return default
-        value = float(self._scalar(name))
-        if not isfinite(value) or not minimum <= value <= maximum or (above_minimum and value == minimum):
-            opening = "(" if above_minimum or minimum == -inf else "["
-            closing = ")" if maximum == inf else "]"
-            raise RequestError(f"{name} is {value:g}, outside {opening}{minimum:g}, {maximum:g}{closing}")
-        return value
-
-    def flag(self, name: str) -> bool:
-        return bool(self._scalar(name)) if self.has(name) else False
-
-    def _scalar(self, name: str) -> Any:
-        tensor = self.tensor(name)
-        if tensor.size != 1:
-            raise RequestError(f"{name} has shape {list(tensor.shape)}; it must hold one value")
-        return tensor.reshape(-1)[0]
-
-
 def _check_what_has_no_effect(tensors: Tensors, limits: Limits) -> None:
     """Tensors that mean nothing to a single beam without padding or top_p decay: only their ranges are checked."""
-    reader = _Reader(tensors)
+    reader = TensorReader(tensors)
     reader.integer("pad_id", 0, -1, limits.vocabulary_size - 1)
     reader.real("runtime_top_p_min", 0.0, 0, 1)
     reader.integer("runtime_top_p_reset_ids", 0, 0)
@@ -191,20 +162,12 @@ def _is_empty(tensor: NDArray[Any]) -> bool:
     return tensor.size == 0
 
 
-def _is_empty_text(tensor: NDArray[Any]) -> bool:
-    return all(text in (b"", "") for text in tensor.reshape(-1).tolist())
-
-
 def _is_false(tensor: NDArray[Any]) -> bool:
     return not tensor.any()
 
 
 def _is_one(tensor: NDArray[Any]) -> bool:
     return bool((tensor == 1).all())
-
-
-def _never(_tensor: NDArray[Any]) -> bool:
-    return False
 
 
 # name -> (the value asks for nothing, what the CPU engine cannot do)
@@ -214,11 +177,8 @@ _REFUSED: dict[str, tuple[Callable[[NDArray[Any]], bool], str]] = {
     "runtime_top_p_decay": (_is_one, "has no top_p decay: only 1 is possible"),
     "embedding_bias": (_is_empty, "takes no logit bias"),
     "draft_input_ids": (_is_empty, "has no speculative decoding"),
-    "lora_task_id": (_never, "has no LoRA adapters"),
-    "lora_weights": (_is_empty, "has no LoRA adapters"),
-    "lora_config": (_is_empty, "has no LoRA adapters"),
-    "guided_decoding_guide_type": (_is_empty_text, "has no guided decoding"),
-    "guided_decoding_guide": (_is_empty_text, "has no guided decoding"),
+    "lora_weights": (_is_empty, "takes LoRA adapters from its bundle only, by lora_task_id"),
+    "lora_config": (_is_empty, "takes LoRA adapters from its bundle only, by lora_task_id"),
     "return_context_logits": (_is_false, "returns no logits"),
     "return_generation_logits": (_is_false, "returns no logits"),
     "return_perf_metrics": (_is_false, "returns no performance figures"),
@@ -245,6 +205,9 @@ KNOWN_TENSORS = frozenset(_REFUSED) | {
     "presence_penalty",
     "frequency_penalty",
     "seed",
+    "guided_decoding_guide_type",
+    "guided_decoding_guide",
+    "lora_task_id",
     "return_log_probs",
     "return_num_input_tokens",
     "return_num_output_tokens",

@@ -1,7 +1,13 @@
 """From one row of logits to one token.
 
-Knows numpy only. The order is upstream's: bans, temperature, penalties, top_k, top_p, draw. Drawing has its own
-generator per request, so all 2^64 seeds differ and no request touches another's numbers.
+Knows numpy, and a guide as something to ask. The order is upstream's: bans, temperature, penalties, top_k, top_p, draw.
+Drawing has its own generator per request, so all 2^64 seeds differ and no request touches another's numbers.
+
+With a guide, a token is chosen as without one, then again without those that the guide has refused; after some tries,
+without all that it would refuse. Asking about one token takes microseconds, about all of them milliseconds, or too long
+for an ambiguous grammar; and most that a model wants is allowed, as it was told what to write. Where neither top_k nor
+top_p cut, this draws as if masked at first: the chances of what is allowed stay in proportion. Where they cut, it keeps
+closer to the model: the first choice cuts from everything, later ones from what is left.
 """
 
 from collections.abc import Sequence
@@ -10,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .guided import Guide
 from .requests import GenerationRequest
 from .stop_words import BadWords
 
@@ -17,6 +24,10 @@ Logits = NDArray[np.float32]
 
 # The draw is as good as decided long before; dividing by less would overflow.
 _LEAST_TEMPERATURE = 1e-6
+
+# Where a guide allows much, a few tries find some of it; where it allows little, the mask takes no time.
+_TRIES_BEFORE_MASK = 8
+_MOST_TRIES = 500
 
 
 class SamplingError(RuntimeError):
@@ -27,7 +38,7 @@ class Choice(NamedTuple):
     """A token, and (only when asked for) its natural log probability.
 
     That is the log-softmax of the logits the token was chosen from: after bans, temperature and penalties, before
-    top_k and top_p cut candidates away.
+    a guide, top_k and top_p cut candidates away.
     """
 
     token: int
@@ -40,31 +51,58 @@ class Sampler:
     def __init__(self, request: GenerationRequest, vocabulary_size: int) -> None:
         self._request = request
         self._sampling = request.sampling
+        self._guide = request.guide
         self._bad_words = BadWords(request.bad_words)
         self._random = np.random.Generator(np.random.PCG64(request.sampling.seed))
         self._counts: NDArray[np.int64] | None = None
         if _has_penalties(request):
             self._counts = np.bincount(request.prompt, minlength=vocabulary_size)
 
-    def choose(self, logits: Logits, sequence: Sequence[int]) -> Choice:
+    def choose(self, logits: Logits, sequence: Sequence[int]) -> Choice | None:
         """Choose the token that follows `sequence` (prompt and output so far). Writes to `logits`.
 
+        None where a guide lets the output end and no token is left, even if min_tokens holds the end back.
+
         Raises:
-            SamplingError: every token is banned, or the model gave no usable numbers.
+            SamplingError: every token is banned or refused by the guide, or the model gave no usable numbers.
         """
         self._ban(logits, sequence)
         if self._sampling.temperature not in (0.0, 1.0):
             logits = logits / np.float32(max(self._sampling.temperature, _LEAST_TEMPERATURE))
         if self._counts is not None:
             self._penalize(logits, self._counts)
-        token = int(logits.argmax())
-        if not np.isfinite(logits[token]):
-            raise SamplingError("no token can be chosen: all are banned, or the model's output is not a number")
-        if not self._sampling.is_greedy:
-            token = self._draw(logits)
+        token = self._pick(logits) if self._guide is None else self._pick_guided(logits, self._guide)
+        if token is None:
+            return None
         if self._counts is not None:
             self._counts[token] += 1
         return Choice(token, _log_prob(logits, token) if self._request.log_probs else None)
+
+    def _pick(self, logits: Logits) -> int:
+        token = int(logits.argmax())
+        if not np.isfinite(logits[token]):
+            raise SamplingError(
+                "no token can be chosen: all are banned or refused, or the model's output is not a number"
+            )
+        return token if self._sampling.is_greedy else self._draw(logits)
+
+    def _pick_guided(self, logits: Logits, guide: Guide) -> int | None:
+        left = logits
+        for refused in range(_MOST_TRIES):
+            if left.max() == -np.inf and guide.may_end:
+                return None
+            token = self._pick(left)
+            if guide.allows(token):
+                guide.accept(token)
+                return token
+            if not refused:
+                left = logits.copy()  # what log_probs are computed from stays
+            left[token] = -np.inf
+            if refused == _TRIES_BEFORE_MASK:
+                left[~guide.mask()] = -np.inf
+        raise SamplingError(
+            f"no token can be chosen: the guide refuses the {_MOST_TRIES} that the model would rather have"
+        )
 
     def _ban(self, logits: Logits, sequence: Sequence[int]) -> None:
         banned = self._bad_words.banned_after(sequence)

@@ -17,6 +17,7 @@ from .language_model import DecodeError, Row
 from .requests import GenerationRequest
 from .sampling import Logits, SamplingError
 from .step_budget import StepBudget
+from .step_plan import Plan, by_adapter, rows_of
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Decoder(Protocol):
 
     def warm_up(self) -> None: ...
 
-    def decode(self, rows: Sequence[Row]) -> None: ...
+    def decode(self, rows: Sequence[Row], adapter: int | None = None) -> None: ...
 
     def logits(self, row: int) -> Logits: ...
 
@@ -60,6 +61,7 @@ class Scheduler:
         self._active: list[Generation] = []
         self._free_slots = list(range(decoder.slots))
         self._scheduled = 0
+        self._adapter: int | None = None
         self._closed = False
         self._ready = threading.Event()
         self._warm_up_error: Exception | None = None
@@ -171,8 +173,8 @@ class Scheduler:
                 generation.slot = self._free_slots.pop(0)
                 self._active.append(generation)
 
-    def _plan(self) -> list[tuple[Generation, int]]:
-        """Who computes how many tokens: one for each running sequence, and prompts in order of arrival."""
+    def _plan(self) -> Plan:
+        """One token for each running sequence, and prompts in order of arrival."""
         plan = [(generation, 1) for generation in self._active if not generation.reads_prompt]
         left = self._budget.prompt_tokens(len(plan))
         for generation in self._active:
@@ -182,22 +184,34 @@ class Scheduler:
                 left -= count
         return plan
 
-    def _compute(self, plan: list[tuple[Generation, int]]) -> None:
-        rows = [row for generation, count in plan for row in _rows(generation, count)]
-        started = time.perf_counter()
+    def _compute(self, plan: Plan) -> None:
+        """One decode for each adapter of the plan; ids are chosen in between, as the next decode takes the logits."""
+        running = sum(count for generation, count in plan if not generation.reads_prompt)
+        prompt_tokens = sum(count for _, count in plan) - running
+        seconds, failed = 0.0, False
+        for adapter, group in by_adapter(plan, first=self._adapter):
+            started = time.perf_counter()
+            if self._decode(group, adapter):
+                seconds += time.perf_counter() - started
+                self._choose(group)
+            else:
+                failed = True
+        if not failed:
+            self._budget.record(running=running, prompt_tokens=prompt_tokens, seconds=seconds)
+
+    def _decode(self, group: Plan, adapter: int | None) -> bool:
+        """Whether it worked; where not, all of the group have failed."""
+        self._adapter = adapter
         try:
-            self._decoder.decode(rows)
+            self._decoder.decode(rows_of(group), adapter)
         except DecodeError as error:
             _logger.error("%s", error)
-            for generation, _ in plan:
+            for generation, _ in group:
                 self._fail(generation, str(error))
-            return
-        running = sum(count for generation, count in plan if not generation.reads_prompt)
-        seconds = time.perf_counter() - started
-        self._budget.record(running=running, prompt_tokens=len(rows) - running, seconds=seconds)
-        self._choose(plan)
+            return False
+        return True
 
-    def _choose(self, plan: list[tuple[Generation, int]]) -> None:
+    def _choose(self, plan: Plan) -> None:
         row = -1
         for generation, count in plan:
             row += count
@@ -233,11 +247,3 @@ class Scheduler:
             generation.fail(message, unavailable=unavailable)
         for slot in range(self._decoder.slots):
             self._decoder.clear(slot)
-
-
-def _rows(generation: Generation, count: int) -> list[Row]:
-    last = count - 1 if count == generation.pending else -1
-    return [
-        Row(token, generation.slot, generation.computed + index, index == last)
-        for index, token in enumerate(generation.next_tokens(count))
-    ]

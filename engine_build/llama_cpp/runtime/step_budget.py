@@ -28,12 +28,12 @@ class StepBudget:
         )
 
     def record(self, *, running: int, prompt_tokens: int, seconds: float) -> None:
-        """Learn from one step."""
+        """Learn from one step, all of it: its rows may have been computed in several goes, one for each adapter."""
         if not prompt_tokens:
             self._decode_seconds = seconds
             return
-        if running + prompt_tokens < int(self._rows):
-            return  # a short step says little about a full one
         goal = STEP_SECONDS if self._decode_seconds < STEP_SECONDS else 2 * self._decode_seconds
+        if running + prompt_tokens < int(self._rows) and seconds < goal:
+            return  # a short step says little about a full one
         factor = min(max(goal / max(seconds, 1e-6), 0.5), 1.5)
         self._rows = min(max(self._rows * factor, _SMALLEST_STEP), self._most_prompt_tokens + running)

@@ -89,6 +89,7 @@ class Fragment:
 
 
 EMPTY = Literal("")
+ANY_CHARACTER = Characters(((0, 0xD7FF), (0xE000, 0x10FFFF)))  # surrogates are no characters of any text
 
 
 def sequence(*parts: Expression) -> Expression:
@@ -149,14 +150,15 @@ def _written(expression: Expression, *, within: type) -> str:
     match expression:
         case Literal(text):
             return '"' + "".join(_in_literal(ord(each)) for each in text) + '"'
-        case Characters(ranges, negated):
-            return f"[{'^' if negated else ''}{''.join(_range(*each) for each in ranges)}]"
+        case Characters():
+            return _class(expression)
         case Reference(name):
             return name
         case Repeat(item, least, most):
-            return _written(item, within=Repeat) + _count(least, most)
+            text = _written(item, within=Repeat) + _count(least, most)
+            return f"({text})" if within is Repeat else text  # no dialect reads a** or a*?
         case Sequence(parts):
-            text = " ".join(_written(part, within=Sequence) for part in parts)
+            text = " ".join(_written(part, within=Sequence) for part in parts or (EMPTY,))
             return f"({text})" if within is Repeat else text
         case Choice(options):
             text = " | ".join(_written(option, within=Choice) for option in options)
@@ -173,6 +175,24 @@ def _count(least: int, most: int | None) -> str:
     return f"{{{least}}}" if least == most else f"{{{least},{most}}}"
 
 
+def _class(characters: Characters) -> str:
+    if not characters.negated:
+        return f"[{''.join(_range(*each) for each in characters.ranges)}]"
+    if all(last < 0x80 for _, last in characters.ranges):
+        return f"[^{''.join(_range(*each) for each in characters.ranges)}]"
+    # XGrammar (seen with 0.1.25 to 0.1.32) takes the members of a negated class beyond ASCII for others.
+    return f"[{''.join(_range(*each) for each in _others(characters.ranges))}]"
+
+
+def _others(ranges: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, int]]:
+    """All characters but those of the ranges; surrogates are none."""
+    start = 0
+    for first, last in merged([*ranges, (0xD800, 0xDFFF), (0x110000, 0x110000)]):
+        if start < first:
+            yield start, first - 1
+        start = last + 1
+
+
 def _range(first: int, last: int) -> str:
     return _in_class(first) if first == last else f"{_in_class(first)}-{_in_class(last)}"
 
@@ -186,13 +206,12 @@ def _in_literal(code_point: int) -> str:
 
 def _in_class(code_point: int) -> str:
     # Dialects differ in which of these they let be escaped with a backslash; all know numbers.
-    return f"\\x{code_point:02X}" if chr(code_point) in '"[]\\^-' else _ESCAPES.get(code_point) or _plain(code_point)
+    return f"\\u{code_point:04X}" if chr(code_point) in '"[]\\^-' else _ESCAPES.get(code_point) or _plain(code_point)
 
 
 def _plain(code_point: int) -> str:
     """Printable ASCII as it is, all else by number."""
     if 0x20 <= code_point < 0x7F:
         return chr(code_point)
-    if code_point < 0x80:
-        return f"\\x{code_point:02X}"
+    # Not as \xHH even where that would do: XGrammar takes all hex digits that follow an \x for its number.
     return f"\\u{code_point:04X}" if code_point < 0x10000 else f"\\U{code_point:08X}"

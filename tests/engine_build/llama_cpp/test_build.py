@@ -4,17 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc import model_config_pb2
 
-from engine_build.bundle import Bundle, read_bundle
+from engine_build.bundle import Bundle, read_bundle, sha256_of
 from engine_build.bundle_writer import damaged_files
 from engine_build.errors import ChatTemplateError, EngineBuildError, GgufError, SpecError, TokenizerError
+from engine_build.inspection import inspect
 from engine_build.llama_cpp.build import build
 from engine_build.llama_cpp.download import DEFAULT_WEIGHTS, fetch
+from engine_build.progress import readable_size
 from engine_build.spec import LlamaCppSpec, cache_dir_from
+from tests.lora_samples import pair, write_adapter
 
 from ..gguf_samples import CONTROL_TOKENS, LLAMA3_TEMPLATE, NORMAL_TOKENS, write_gguf
 
@@ -186,6 +190,59 @@ def test_new_code_makes_another_bundle(tmp_path: Path, runtime_dir: Path) -> Non
     assert _build(tmp_path, runtime_dir, gguf, force=True).inputs_sha256 != first.inputs_sha256
 
 
+_QUERY = "blk.0.attn_q.weight"
+
+
+def _adapters(tmp_path: Path) -> dict[str, Path]:
+    pairs = {name: pair(_QUERY, 8, 4, seed=seed) for seed, name in enumerate(("pirate", "french"))}
+    return {name: write_adapter(tmp_path / f"{name}-lora.gguf", tensors) for name, tensors in pairs.items()}
+
+
+def _model_to_adapt(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf", weights={_QUERY: np.zeros((4, 8), np.float32)})
+
+
+def test_adapters_are_taken_over(tmp_path: Path, runtime_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = _adapters(tmp_path)
+    bundle = _build(tmp_path, runtime_dir, _model_to_adapt(tmp_path), adapters=files)
+    assert bundle.adapters == {"pirate": 1, "french": 2}
+    folder = tmp_path / "bundle" / _MODEL_DIR
+    for name, task_id in bundle.adapters.items():
+        assert (folder / "1" / f"lora-{task_id}.gguf").samefile(files[name])
+        assert bundle.files[f"{_MODEL_DIR}/1/lora-{task_id}.gguf"] == sha256_of(files[name])
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.parameters["lora_adapters"].string_value == "1=lora-1.gguf,2=lora-2.gguf"
+    assert " of LoRA adapters, " in capsys.readouterr().err
+    page = inspect(tmp_path / "bundle").to_text()
+    size = readable_size(files["pirate"].stat().st_size)
+    assert f"pirate ({size}), french ({size})" in page
+
+
+def test_other_adapters_make_another_bundle(
+    tmp_path: Path, runtime_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gguf, files = _model_to_adapt(tmp_path), _adapters(tmp_path)
+    first = _build(tmp_path, runtime_dir, gguf, adapters=files)
+    capsys.readouterr()
+    assert _build(tmp_path, runtime_dir, gguf, adapters=files) == first
+    assert "is built already, nothing to do" in capsys.readouterr().err
+    swapped = dict(reversed(files.items()))
+    renamed = {"corsair": files["pirate"], "french": files["french"]}
+    retrained = {**files, "french": write_adapter(tmp_path / "new.gguf", pair(_QUERY, 8, 4, seed=9))}
+    for adapters in (swapped, renamed, retrained, {}):
+        with pytest.raises(EngineBuildError, match=r"another bundle is there already \(it differs in "):
+            _build(tmp_path, runtime_dir, gguf, adapters=adapters)
+
+
+def test_an_adapter_for_another_model_leaves_nothing(tmp_path: Path, runtime_dir: Path) -> None:
+    files = _adapters(tmp_path)
+    with pytest.raises(
+        GgufError, match=r"LoRA adapter pirate: .* changes blk\.0\.attn_q\.weight, which tiny\.gguf doesn"
+    ):
+        _build(tmp_path, runtime_dir, write_gguf(tmp_path / "tiny.gguf"), adapters=files)
+    assert not (tmp_path / "bundle").exists()
+
+
 @pytest.mark.end_to_end
 def test_the_default_model(tmp_path: Path) -> None:
     """Fetches the model where the user's cache doesn't hold it."""
@@ -205,7 +262,7 @@ def test_the_default_model(tmp_path: Path) -> None:
         "context_length": 8192,
         "generation_defaults": {},
         "adapters": {},
-        "guided_decoding": [],
+        "guided_decoding": ["json", "json_schema", "regex", "ebnf_grammar"],
         "license": "apache-2.0",
     }
     assert engine["source_sha256"] == DEFAULT_WEIGHTS.sha256 == files[f"{_MODEL_DIR}/1/model.gguf"]

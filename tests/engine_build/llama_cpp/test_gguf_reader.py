@@ -75,6 +75,7 @@ def test_who_adds_the_begin_token(tmp_path: Path, metadata: dict[str, Any], expe
     [
         ({"architecture": "qwen2"}, "its architecture is 'qwen2'; only 'llama' is supported"),
         ({"with_weights": False}, "it has no weights"),
+        ({"metadata": {"general.type": "adapter"}}, "it is an adapter, not a model; give it as --lora NAME=FILE"),
         ({"metadata": {"split.count": 3}}, "one of 3 parts"),
         ({"metadata": {"tokenizer.ggml.token_type": [1, 1]}}, "vocabulary is damaged: .* 2 token types"),
         ({"metadata": {"tokenizer.ggml.tokens": None}}, "vocabulary is damaged: 0 tokens"),

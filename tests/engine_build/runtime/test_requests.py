@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -154,11 +155,9 @@ def test_neutral_values_are_taken(name: str) -> None:
         ({"runtime_top_p_decay": [0.9]}, "runtime_top_p_decay cannot be honoured"),
         ({"embedding_bias": [[0.0]]}, "embedding_bias cannot be honoured"),
         ({"draft_input_ids": [[1]]}, "draft_input_ids cannot be honoured"),
-        ({"lora_task_id": [0]}, "lora_task_id cannot be honoured"),
+        ({"lora_task_id": [0]}, "lora_task_id is 0; this bundle has no LoRA adapters"),
         ({"lora_weights": [[[1.0]]]}, "lora_weights cannot be honoured"),
         ({"lora_config": [[[0, 0, 8]]]}, "lora_config cannot be honoured"),
-        ({"guided_decoding_guide_type": [[b"json"]]}, "guided_decoding_guide_type cannot be honoured"),
-        ({"guided_decoding_guide": [[b"{}"]]}, "guided_decoding_guide cannot be honoured"),
         ({"return_context_logits": [True]}, "return_context_logits cannot be honoured"),
         ({"return_generation_logits": [True]}, "return_generation_logits cannot be honoured"),
         ({"return_perf_metrics": [True]}, "return_perf_metrics cannot be honoured"),
@@ -169,6 +168,20 @@ def test_refuses(values: dict[str, Any], text: str) -> None:
     with pytest.raises(RequestError) as caught:
         read(**values)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("adapter", [1, 2, 2**64 - 1])
+def test_adapters_of_the_bundle_are_taken(adapter: int) -> None:
+    limits = replace(LIMITS, adapters=frozenset({1, 2, 2**64 - 1}))
+    assert generation_request_from_tensors(tensors(lora_task_id=[adapter]), limits).adapter == adapter
+    assert generation_request_from_tensors(tensors(), limits).adapter is None
+
+
+@pytest.mark.parametrize(("adapter", "value"), [(7, [7]), (0, [0]), (2**64 - 1, [[2**64 - 1]])])
+def test_other_adapters_are_refused(adapter: int, value: Any) -> None:
+    limits = replace(LIMITS, adapters=frozenset({2, 1}))
+    with pytest.raises(RequestError, match=f"^lora_task_id is {adapter}; this bundle has 1, 2$"):
+        generation_request_from_tensors(tensors(lora_task_id=value), limits)
 
 
 def test_stop_command() -> None:

@@ -1,4 +1,4 @@
-"""Continuous batching with a model that counts: after id n comes n + 1."""
+"""Continuous batching with a model that counts: after id n comes n + 1, and 10 times the adapter's number more."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ class CountingModel:
         self.slots = slots
         self.sequences: list[list[int]] = [[] for _ in range(slots)]
         self.steps: list[list[Row]] = []
+        self.adapters: list[int | None] = []
         self.warmed_up_by = ""
         self.before_decode: Callable[[], None] = lambda: None
 
     def warm_up(self) -> None:
         self.warmed_up_by = threading.current_thread().name
 
-    def decode(self, rows: Sequence[Row]) -> None:
-        self.before_decode()
+    def decode(self, rows: Sequence[Row], adapter: int | None = None) -> None:
+        self.adapters.append(adapter)
         self.steps.append(list(rows))
+        self.before_decode()
         for row in rows:
             assert row.position == len(self.sequences[row.slot])
             self.sequences[row.slot].append(row.token)
@@ -44,7 +46,7 @@ class CountingModel:
         asked = self.steps[-1][row]
         assert asked.wants_logits
         logits = np.zeros(VOCABULARY, np.float32)
-        logits[(asked.token + 1) % VOCABULARY] = 9.0
+        logits[(asked.token + 1 + 10 * (self.adapters[-1] or 0)) % VOCABULARY] = 9.0
         return logits
 
     def clear(self, slot: int) -> None:
@@ -267,6 +269,62 @@ def test_a_model_that_cannot_compute_does_not_start() -> None:
     bench.model.warm_up = fail  # type: ignore[method-assign]
     with pytest.raises(DecodeError, match="computation failed"):
         bench.scheduler.start()
+
+
+def test_requests_with_different_adapters_share_a_step() -> None:
+    bench = Bench(slots=4)
+    adapters = (2, None, 1, 2)
+    listeners = [bench.submit(100 * n, adapter=adapter)[1] for n, adapter in enumerate(adapters)]
+    bench.scheduler.step()
+    assert bench.model.adapters == [None, 1, 2]
+    assert [[row.slot for row in rows] for rows in bench.model.steps] == [[1], [2], [0, 3]]
+    assert bench.scheduler.counts().scheduled == 4
+    bench.steps()
+    for n, (adapter, listener) in enumerate(zip(adapters, listeners, strict=True)):
+        assert listener.ids == [100 * n + (1 + 10 * (adapter or 0)) * step for step in (1, 2, 3)]
+
+
+def test_a_step_begins_with_the_adapter_that_is_applied() -> None:
+    bench = Bench(slots=3)
+    for adapter in (None, 1, 2):
+        bench.submit(10, adapter=adapter, new=4)
+    bench.steps(4)
+    assert bench.model.adapters == [None, 1, 2, 2, None, 1, 1, None, 2, 2, None, 1]
+
+
+def test_without_adapters_there_is_one_decode_for_each_step(bench: Bench) -> None:
+    for _ in range(2):
+        bench.submit(10, new=5)
+    bench.steps(5)
+    assert bench.model.adapters == [None] * 5
+
+
+@pytest.mark.parametrize("prefill_chunk", [1, 3, 64])
+def test_prompts_of_all_lengths_with_different_adapters(prefill_chunk: int) -> None:
+    bench = Bench(slots=6, prefill_chunk=prefill_chunk)
+    asked = [(length, adapter) for length in (1, 2, 3, 9) for adapter in (None, 1, 2)]
+    listeners = [bench.submit(*range(length), adapter=adapter, new=3)[1] for length, adapter in asked]
+    bench.steps(200)
+    for (length, adapter), listener in zip(asked, listeners, strict=True):
+        assert listener.ids == [length - 1 + (1 + 10 * (adapter or 0)) * step for step in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("broken", [None, 1, 2])
+def test_a_failing_decode_ends_the_requests_with_its_adapter_and_no_others(broken: int | None) -> None:
+    bench = Bench(slots=4)
+    listeners = [(adapter, bench.submit(10, adapter=adapter, new=500)[1]) for adapter in (None, 1, 2, 1)]
+    bench.steps(2)
+
+    def fail() -> None:
+        if bench.model.adapters[-1] == broken:
+            raise DecodeError("no room")
+
+    bench.model.before_decode = fail
+    bench.steps(3)
+    for adapter, listener in listeners:
+        assert listener.ended.is_set() is (adapter == broken)
+        assert len(listener.ids) == (2 if adapter == broken else 5)
+    assert bench.scheduler.counts().active == sum(adapter != broken for adapter, _ in listeners)
 
 
 def test_close_leaves_nobody_waiting() -> None:

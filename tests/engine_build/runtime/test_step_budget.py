@@ -42,3 +42,22 @@ def test_prompts_always_move_and_never_exceed_the_limit(limit: int) -> None:
     budget = StepBudget(limit)
     settle(budget, running=60, seconds_per_row=1.0)
     assert 1 <= budget.prompt_tokens(60) <= limit
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+@pytest.mark.parametrize("seconds_per_group", [0.005, 0.012])
+def test_steps_of_several_goes_come_close_to_the_goal_as_well(groups: int, seconds_per_group: float) -> None:
+    """Every adapter in a step costs a go through the model, so that fewer prompt tokens fit in."""
+    fixed_seconds = groups * seconds_per_group
+    seconds = settle(StepBudget(256), running=groups, fixed_seconds=fixed_seconds, seconds_per_row=0.002)
+    assert STEP_SECONDS / 2 < seconds < STEP_SECONDS + 4 * 0.002
+
+
+def test_short_steps_that_take_too_long_teach_as_well() -> None:
+    """A short prompt with another adapter than those that run makes a slow step, though it has few rows."""
+    budget = StepBudget(256)
+    settle(budget, running=1, seconds_per_row=0.0005)
+    before = budget.prompt_tokens(1)
+    for _ in range(3):
+        budget.record(running=4, prompt_tokens=10, seconds=2 * STEP_SECONDS)
+    assert budget.prompt_tokens(4) < before / 4

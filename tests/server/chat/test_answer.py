@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.chat.answer import Answer
-from server.chat.model import FinishReason
+from server.chat.answer import Answer, _joined
+from server.chat.model import (
+    AnyJsonObject,
+    FinishReason,
+    FunctionTool,
+    ReplyShape,
+    Text,
+    TextWithoutCalls,
+    ToolCall,
+    ToolCallDelta,
+)
+from server.chat.tool_text import calls_text
+from server.errors import EngineFailed
 from tests.fakes import IM_END
 
 TOKENS = [*(bytes([byte]) for byte in range(256)), b"", b"", b"END", b"xENDy"]
@@ -26,13 +37,14 @@ def answered(
 ) -> Outcome:
     """What comes of an answer that is read as the pipeline reads it."""
     answer = Answer(token_bytes=TOKENS, stops=stops, end_ids=END_IDS)
-    text = ""
+    pieces = []
     for group in groups:
-        text += answer.feed(group)
+        pieces += answer.feed(group)
         if answer.ended:
             break
-    text += answer.finish()
     reason = answer.finish_reason(budget=budget, max_tokens=max_tokens)
+    pieces += answer.finish(reason)
+    text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
     return text, answer.completion_tokens, reason, answer.stop_sequence
 
 
@@ -83,5 +95,85 @@ def test_any_grouping(groups: list[list[int]], stops: tuple[str, ...]) -> None:
 
 def test_ended_is_known_at_once() -> None:
     answer = Answer(token_bytes=TOKENS, stops=("b",), end_ids=END_IDS)
-    assert (answer.feed([97]), answer.ended) == ("a", False)
-    assert (answer.feed([98]), answer.ended) == ("", True)
+    assert (answer.feed([97]), answer.ended) == ([Text(text="a")], False)
+    assert (answer.feed([98]), answer.ended) == ([], True)
+
+
+FUNCTION = FunctionTool(name="f", description="", parameters='{"type": "object"}')
+AUTO = ReplyShape(text=TextWithoutCalls(), functions=(FUNCTION,))
+REQUIRED = ReplyShape(text=None, functions=(FUNCTION,))
+NAMED = ReplyShape(text=None, functions=(FUNCTION,), single_call=True)
+JSON_OBJECT = ReplyShape(text=AnyJsonObject())
+CALL = calls_text([ToolCall(id="", name="f", arguments='{"a": "é"}')]).encode()
+HALF = CALL[: CALL.index(b'{"a') + 2]
+TOOL_CALLS, TIME_LIMIT = FinishReason.TOOL_CALLS, FinishReason.TIME_LIMIT
+
+
+def shaped(
+    shape: ReplyShape, groups: list[list[int]], *, budget: int = 1_000, timed_out: bool = False
+) -> tuple[str, str, int, FinishReason]:
+    """Text, arguments joined from their pieces, number of whole calls, reason."""
+    answer = Answer(token_bytes=TOKENS, stops=(), end_ids=END_IDS, shape=shape, new_id=lambda: "id")
+    pieces = [piece for group in groups for piece in answer.feed(group)]
+    reason = answer.finish_reason(budget=budget, max_tokens=budget, timed_out=timed_out)
+    pieces += answer.finish(reason)
+    text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
+    arguments = "".join(piece.arguments for piece in pieces if isinstance(piece, ToolCallDelta))
+    return text, arguments, len(answer.tool_calls), reason
+
+
+ARGUMENTS = '{"a": "é"}'
+
+
+@pytest.mark.parametrize(
+    ("shape", "ids", "more", "expected"),
+    [
+        pytest.param(AUTO, b"Hi", {}, ("Hi", "", 0, STOP), id="auto_text"),
+        pytest.param(AUTO, CALL, {}, ("", ARGUMENTS, 1, TOOL_CALLS), id="auto_call"),
+        pytest.param(AUTO, b"<tool", {"budget": 5}, ("", "", 0, MAX_TOKENS), id="auto_cut_before_it_was_decided"),
+        pytest.param(REQUIRED, CALL, {}, ("", ARGUMENTS, 1, TOOL_CALLS), id="required"),
+        pytest.param(REQUIRED, CALL + b"\n" + CALL, {}, ("", ARGUMENTS * 2, 2, TOOL_CALLS), id="two_calls"),
+        pytest.param(REQUIRED, CALL, {"budget": len(CALL)}, ("", ARGUMENTS, 1, MAX_TOKENS), id="more_might_have_come"),
+        pytest.param(NAMED, CALL, {"budget": len(CALL)}, ("", ARGUMENTS, 1, TOOL_CALLS), id="nothing_more_could_come"),
+        pytest.param(
+            REQUIRED,
+            CALL + b"\n" + HALF,
+            {"budget": len(CALL) + 1 + len(HALF)},
+            ("", ARGUMENTS + '{"', 1, MAX_TOKENS),
+            id="half_a_call",
+        ),
+        pytest.param(REQUIRED, HALF, {"timed_out": True}, ("", '{"', 0, TIME_LIMIT), id="time_limit_in_a_call"),
+        pytest.param(JSON_OBJECT, b'{"a": 1}', {"budget": 8}, ('{"a": 1}', "", 0, STOP), id="json_is_complete"),
+        pytest.param(JSON_OBJECT, b'{"a": 1', {"budget": 7}, ('{"a": 1', "", 0, MAX_TOKENS), id="json_is_cut"),
+        pytest.param(JSON_OBJECT, b'{"a": 1', {"timed_out": True}, ('{"a": 1', "", 0, TIME_LIMIT), id="json_timed_out"),
+    ],
+)
+def test_shaped_answers(
+    shape: ReplyShape, ids: bytes, more: dict[str, Any], expected: tuple[str, str, int, FinishReason]
+) -> None:
+    assert shaped(shape, [[*ids]], **more) == shaped(shape, [[each] for each in ids], **more) == expected
+
+
+def test_an_end_inside_a_call_is_the_engines_failure() -> None:
+    with pytest.raises(EngineFailed, match="in the middle of a tool call"):
+        shaped(REQUIRED, [[*HALF, IM_END]])
+
+
+@given(
+    st.lists(st.integers(1, 7), min_size=1),
+    st.sampled_from([CALL, CALL + b"\n" + CALL, b"<tool box", "é <tool_".encode()]),
+)
+def test_any_grouping_of_the_same_ids_gives_the_same_events(sizes: list[int], ids: bytes) -> None:
+    """Joined to what one group gives: the same text, the same pieces of the same calls in the same order."""
+    groups, start = [], 0
+    while start < len(ids):
+        size = sizes[len(groups) % len(sizes)]
+        groups.append([*ids[start : start + size]])
+        start += size
+
+    def events(groups: list[list[int]]) -> list[Text | ToolCallDelta]:
+        answer = Answer(token_bytes=TOKENS, stops=(), end_ids=END_IDS, shape=AUTO, new_id=lambda: "id")
+        pieces = [piece for group in groups for piece in answer.feed(group)]
+        return _joined([*pieces, *answer.finish(answer.finish_reason(budget=10**6, max_tokens=10**6))])
+
+    assert events(groups) == events([[*ids]]) == events([[each] for each in ids])

@@ -9,22 +9,28 @@ from typing import Any
 import pytest
 
 from server.chat.generate import TextGenerator
+from server.chat.guides import guide_of
 from server.chat.model import (
     Conversation,
     Event,
     Finished,
     FinishReason,
+    FunctionTool,
     GenerationRequest,
     Message,
     RawPrompt,
+    ReplyShape,
     Role,
     Sampling,
     Started,
     Text,
+    ToolCall,
+    ToolCallDelta,
 )
 from server.chat.prompt_formats import CHATML
 from server.chat.rendering import PromptRenderer
 from server.chat.tokenizer import Tokenizer
+from server.chat.tool_text import calls_text
 from server.errors import EngineBusy, EngineFailed, EngineUnavailable, InvalidRequest, PromptTooLong
 from tests.fakes import IM_END, ScriptedEngine, byte_tokenizer, eventually
 
@@ -212,3 +218,53 @@ async def test_empty_answer() -> None:
 async def test_a_prompt_without_any_token_is_the_callers_fault() -> None:
     with pytest.raises(InvalidRequest, match="prompt: gives no token at all"):
         await events_of(ScriptedEngine(), prompt=RawPrompt(text=""))
+
+
+FUNCTION = FunctionTool(name="f", description="", parameters='{"type": "object", "properties": {}}')
+CALL = calls_text([ToolCall(id="", name="f", arguments="{}")]).encode()
+
+
+async def test_tool_calls_come_in_pieces_and_whole() -> None:
+    shape = ReplyShape(text=None, functions=(FUNCTION,), single_call=True)
+    engine = ScriptedEngine([bytes([byte]) for byte in CALL])
+    started, *deltas, last = await events_of(engine, shape=shape, max_tokens=90)
+    assert isinstance(started, Started)
+    assert isinstance(last, Finished)
+    (call,) = last.tool_calls
+    assert deltas[0] == ToolCallDelta(index=0, id=call.id, name="f")
+    assert "".join(each.arguments for each in deltas if isinstance(each, ToolCallDelta)) == call.arguments == "{}"
+    assert (last.finish_reason, last.usage.completion_tokens) == (FinishReason.TOOL_CALLS, len(CALL))
+
+
+async def test_the_engine_is_told_the_guide_and_the_adapter() -> None:
+    engine = ScriptedEngine([CALL])
+    shape = ReplyShape(text=None, functions=(FUNCTION,))
+    await events_of(engine, shape=shape, adapter_id=3, max_tokens=90)
+    await events_of(engine)
+    guided, free = engine.requests
+    assert (guided.guide, guided.adapter_id) == (guide_of(shape), 3)
+    assert (free.guide, free.adapter_id) == (None, None)
+
+
+async def test_ids_of_calls_differ_from_request_to_request() -> None:
+    engine = ScriptedEngine([CALL])
+    answers = [(await events_of(engine, shape=ReplyShape(text=None, functions=(FUNCTION,))))[-1] for _ in range(2)]
+    ids = {call.id for answer in answers if isinstance(answer, Finished) for call in answer.tool_calls}
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize(("script", "text"), [([b"some"], "some"), ([], "")], ids=["after_some_text", "before_any"])
+async def test_time_limit_ends_the_answer_and_the_engines_work(script: list[bytes], text: str) -> None:
+    engine = ScriptedEngine([*script, asyncio.Event()])
+    first, *texts, last = await events_of(engine, time_limit_seconds=0.02, stop=("e!",))
+    assert isinstance(first, Started)
+    assert text_of(texts) == text
+    assert isinstance(last, Finished)
+    assert (last.finish_reason, engine.running) == (FinishReason.TIME_LIMIT, 0)
+    assert last.usage.completion_tokens == len(text)
+
+
+async def test_an_answer_within_its_time_limit_is_as_without() -> None:
+    *texts, last = await events_of(ScriptedEngine([b"some"]), time_limit_seconds=60.0)
+    assert isinstance(last, Finished)
+    assert (text_of(texts), last.finish_reason) == ("some", FinishReason.STOP)

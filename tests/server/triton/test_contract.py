@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from server.triton.contract import differences
-from server.triton.tensors import INPUTS, OUTPUTS
+from server.triton.tensors import INPUTS, OPTIONAL_INPUTS, OUTPUTS
 from tests.fakes import TENSORRT_LLM_CONFIG, tensorrt_llm_config
 
 
@@ -83,7 +83,7 @@ def test_missing_tensors(name: str) -> None:
 def test_required_tensors_that_are_always_sent() -> None:
     config = tensorrt_llm_config()
     for tensor in config.input:
-        tensor.optional = tensor.name in ("stop_words_list", "lora_task_id")
+        tensor.optional = tensor.name in OPTIONAL_INPUTS
     assert differences(config, context_length=8192) == []
 
 

@@ -10,7 +10,7 @@ from tritonclient.grpc.service_pb2 import ModelInferResponse
 
 from server.chat.engine import EngineRequest
 from server.chat.model import Sampling
-from server.triton.tensors import INPUTS, OUTPUTS, build_request, is_final, read_token_ids
+from server.triton.tensors import INPUTS, OPTIONAL_INPUTS, OUTPUTS, build_request, is_final, read_token_ids
 from tests.fakes import infer_response
 
 SAMPLING = Sampling(
@@ -81,11 +81,19 @@ def test_model_id_and_outputs() -> None:
 
 
 def test_every_tensor_is_declared_to_the_start_up_check() -> None:
-    sent = tensors_of(engine_request(stop_ids=(1,)))
+    sent = tensors_of(engine_request(stop_ids=(1,), guide="root ::= [0-9]", adapter_id=2))
     assert set(sent) == set(INPUTS)
     assert {name: datatype for name, (datatype, _, _) in sent.items()} == {
         name: tensor.datatype for name, tensor in INPUTS.items()
     }
+
+
+def test_guide_and_adapter() -> None:
+    sent = tensors_of(engine_request(guide="é", adapter_id=2**33))
+    assert sent["guided_decoding_guide_type"] == ("BYTES", [1, 1], b"\x0c\x00\x00\x00ebnf_grammar")
+    assert sent["guided_decoding_guide"] == ("BYTES", [1, 1], b"\x02\x00\x00\x00\xc3\xa9")
+    assert sent["lora_task_id"] == ("UINT64", [1, 1], b"\x00\x00\x00\x00\x02\x00\x00\x00")
+    assert not OPTIONAL_INPUTS & set(tensors_of(engine_request()))
 
 
 def test_a_prompt_of_thousands() -> None:
