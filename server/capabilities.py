@@ -15,9 +15,14 @@ _GRAMMARS = "ebnf_grammar"
 _NEED_GRAMMARS = ("tools", "functions", "tool_choice", "response_format")
 
 
+def follows_guides(bundle: Bundle) -> bool:
+    """Whether the engine can be held to a grammar."""
+    return _GRAMMARS in bundle.guided_decoding
+
+
 def capabilities_of(bundle: Bundle) -> model_pb2.Capabilities:
     """What requests may use."""
-    guided = _GRAMMARS in bundle.guided_decoding
+    guided = follows_guides(bundle)
     return model_pb2.Capabilities(
         tools=guided,
         functions=guided,
@@ -35,7 +40,7 @@ def check_capabilities(request: text_generation_pb2.GenerateRequest, bundle: Bun
     check_model(request.model, bundle)
     if request.lora and request.lora not in bundle.adapters:
         raise AdapterNotFound(adapter=request.lora, available=tuple(sorted(bundle.adapters)))
-    if _GRAMMARS in bundle.guided_decoding:
+    if follows_guides(bundle):
         return
     used = {descriptor.name for descriptor, _ in request.ListFields()}
     for field in _NEED_GRAMMARS:

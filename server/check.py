@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from google.protobuf.duration_pb2 import Duration
 from llamarpc.v1 import chat_pb2, text_generation_pb2
 
 from .check_tools import guide_violations, message_tool_violations, tool_characters, tool_violations
@@ -105,7 +106,8 @@ def _tool_length_violations(
         total += length
     if total > limits.prompt_characters:
         limit = limits.prompt_characters
-        yield _violation("tools", f"tools and calls have {total:,} characters together, at most {limit:,} are allowed")
+        field = "tools" if request.tools or not request.functions else "functions"
+        yield _violation(field, f"tools and calls have {total:,} characters together, at most {limit:,} are allowed")
 
 
 def _message_violations(request: text_generation_pb2.GenerateRequest, limit: int) -> Iterator[FieldViolation]:
@@ -167,7 +169,7 @@ def _request_id_violations(request_id: str) -> Iterator[FieldViolation]:
 
 def _time_limit_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
     limit = request.time_limit
-    if request.HasField("time_limit") and (limit.seconds, limit.nanos) <= (0, 0):
+    if request.HasField("time_limit") and not (limit.seconds >= 0 and 0 <= limit.nanos < 10**9 and limit != Duration()):
         yield _violation("time_limit", "must be longer than 0")
 
 

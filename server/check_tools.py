@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from llamarpc.v1 import chat_pb2, text_generation_pb2
 
-from .chat.guides import ShapeError, ShapeProblem, guide_of
+from .chat.guides import Part, ShapeError, ShapeProblem, guide_of
+from .chat.model import ReplyShape
 from .errors import FieldViolation
-from .reply_shape import calls_are_possible, reply_shape_of
+from .reply_shape import calls_are_possible, functions_of, reply_shape_of
 
 MAX_FUNCTIONS = 128
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -29,8 +30,13 @@ def tool_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[Fi
 
 def guide_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
     """What is wrong with the schemas and grammars of a request that is right otherwise, named by place in them."""
+    shape = reply_shape_of(request)
+    # What may not be called this time is read all the same: all that is offered is told to the model.
+    offered = ReplyShape(text=None, functions=functions_of(request))
     try:
-        guide_of(reply_shape_of(request))
+        if len(offered.functions) > len(shape.functions):
+            guide_of(offered)
+        guide_of(shape)
     except ShapeError as error:
         for problem in error.problems:
             yield _violation(_field_of(problem, request), str(problem.error))
@@ -74,7 +80,9 @@ def tool_characters(request: text_generation_pb2.GenerateRequest) -> Iterator[tu
 def _function_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
     count = len(request.tools) + len(request.functions)
     if count > MAX_FUNCTIONS:
-        yield _violation("tools", f"{count} tools and functions are offered, at most {MAX_FUNCTIONS} are allowed")
+        yield _violation(
+            _offered(request), f"{count} tools and functions are offered, at most {MAX_FUNCTIONS} are allowed"
+        )
     names: dict[str, str] = {}
     for field, name in _names(request):
         if not _NAME.fullmatch(name):
@@ -111,9 +119,8 @@ def _choice_violations(request: text_generation_pb2.GenerateRequest) -> Iterator
 
 
 def _combination_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
-    offered = "tools" if request.tools else "functions"
     if request.raw and (request.tools or request.functions):
-        yield _violation(offered, "are told to the model by its prompt format, which raw leaves out")
+        yield _violation(_offered(request), "are told to the model by its prompt format, which raw leaves out")
     kind = request.response_format.WhichOneof("format")
     if kind in ("regex", "grammar") and calls_are_possible(request):
         yield _violation(
@@ -126,7 +133,7 @@ def _call_violations(call: chat_pb2.ToolCall, path: str) -> Iterator[FieldViolat
     if not _NAME.fullmatch(call.name):
         yield _violation(f"{path}.name", _NAME_RULE)
     try:
-        is_object = isinstance(json.loads(call.arguments), dict)
+        is_object = isinstance(json.loads(call.arguments, parse_constant=_refuse_constant), dict)
     except (ValueError, RecursionError):
         is_object = False
     if not is_object:
@@ -134,14 +141,22 @@ def _call_violations(call: chat_pb2.ToolCall, path: str) -> Iterator[FieldViolat
 
 
 def _field_of(problem: ShapeProblem, request: text_generation_pb2.GenerateRequest) -> str:
-    if problem.function is None:
+    if problem.part is Part.TEXT:
         return f"response_format.{request.response_format.WhichOneof('format')}"
-    number = problem.function
-    if request.tool_choice.WhichOneof("choice") == "function_name":
-        number = [name for _, name in _names(request)].index(request.tool_choice.function_name)
-    if number < len(request.tools):
-        return f"tools[{number}].function.parameters"
-    return f"functions[{number - len(request.tools)}].code"
+    if problem.part is Part.FUNCTIONS:
+        return _offered(request)
+    if problem.part < len(request.tools):
+        return f"tools[{problem.part}].function.parameters"
+    return f"functions[{problem.part - len(request.tools)}].code"
+
+
+def _offered(request: text_generation_pb2.GenerateRequest) -> str:
+    """The field to complain about where all that is offered is meant."""
+    return "tools" if request.tools else "functions"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _violation(field: str, description: str) -> FieldViolation:

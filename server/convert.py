@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 
 from .bundle import Bundle, GenerationDefaults
 from .capabilities import capabilities_of
+from .chat.guides import guide_of
 from .chat.model import (
     Conversation,
     Event,
@@ -56,10 +57,18 @@ _FINISH_REASONS = {
 
 
 def request_from_proto(
-    message: text_generation_pb2.GenerateRequest, *, defaults: GenerationDefaults, adapters: Mapping[str, int]
+    message: text_generation_pb2.GenerateRequest,
+    *,
+    defaults: GenerationDefaults,
+    adapters: Mapping[str, int],
+    guided: bool,
 ) -> GenerationRequest:
-    """A checked request with every hole filled. Without a seed of the caller's a fresh one is drawn."""
+    """A checked request with every hole filled. Without a seed of the caller's a fresh one is drawn.
+
+    `guided`: whether the engine follows guides; a request that needs one has been refused otherwise.
+    """
     prompt, prompt_field = _prompt_from_proto(message)
+    shape = reply_shape_of(message)
     return GenerationRequest(
         request_id=message.request_id or uuid.uuid4().hex,
         prompt=prompt,
@@ -67,7 +76,8 @@ def request_from_proto(
         max_tokens=message.max_tokens if message.HasField("max_tokens") else defaults.max_tokens,
         sampling=_sampling_from_proto(message, defaults),
         stop=tuple(dict.fromkeys(message.stop)),
-        shape=reply_shape_of(message),
+        shape=shape,
+        guide=guide_of(shape) if guided else None,
         adapter_id=adapters[message.lora] if message.lora else None,
         time_limit_seconds=_seconds(message.time_limit) if message.HasField("time_limit") else None,
     )

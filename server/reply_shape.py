@@ -49,8 +49,8 @@ def calls_are_possible(message: text_generation_pb2.GenerateRequest) -> bool:
 def reply_shape_of(message: text_generation_pb2.GenerateRequest) -> ReplyShape:
     """What the answer may be."""
     text = _text_shape(message.response_format)
-    if isinstance(text, AnyText) and (message.tools or message.functions):
-        # Also where calls are ruled out: a model that has called before would write calls as text.
+    if isinstance(text, AnyText) and (message.tools or message.functions or _has_called(message)):
+        # Also where calls are ruled out: a model that sees calls it has made would write more of them as text.
         text = TextWithoutCalls()
     if not calls_are_possible(message):
         return ReplyShape(text=text)
@@ -61,6 +61,10 @@ def reply_shape_of(message: text_generation_pb2.GenerateRequest) -> ReplyShape:
     if choice.mode == chat_pb2.TOOL_CHOICE_MODE_REQUIRED:
         return ReplyShape(text=None, functions=functions)
     return ReplyShape(text=text, functions=functions)
+
+
+def _has_called(message: text_generation_pb2.GenerateRequest) -> bool:
+    return not message.raw and any(each.tool_calls or each.role == chat_pb2.ROLE_TOOL for each in message.messages)
 
 
 def _text_shape(response_format: chat_pb2.ResponseFormat) -> TextShape:

@@ -6,6 +6,7 @@ Errors are raised, never turned into statuses here (`interceptors.py` does that)
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -15,7 +16,7 @@ import grpc.aio
 from llamarpc.v1 import model_pb2, model_pb2_grpc, text_generation_pb2, text_generation_pb2_grpc
 
 from .bundle import Bundle
-from .capabilities import check_capabilities, check_model
+from .capabilities import check_capabilities, check_model, follows_guides
 from .chat.generate import TextGenerator
 from .chat.model import GenerationRequest
 from .check import TextLimits, check_count_tokens_request, check_generate_request
@@ -61,7 +62,7 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         self, request: text_generation_pb2.CountTokensRequest, context: _Context
     ) -> text_generation_pb2.CountTokensResponse:
         """Length of a prompt. Needs no engine."""
-        checked = await _off_the_loop_if_large(request, self._checked_to_count)
+        checked = await _off_the_loop(request, request.generate_request, self._checked_to_count)
         renderer = self._generator.renderer
         ids = await renderer.render(checked.prompt)
         response = text_generation_pb2.CountTokensResponse(
@@ -73,8 +74,9 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         return response
 
     async def _checked(self, request: text_generation_pb2.GenerateRequest, context: _Context) -> GenerationRequest:
-        checked = await _off_the_loop_if_large(request, self._checked_to_generate)
-        return replace(checked, timeout_seconds=context.time_remaining())
+        arrival = time.monotonic()
+        checked = await _off_the_loop(request, request, self._checked_to_generate)
+        return replace(checked, timeout_seconds=context.time_remaining(), arrival=arrival)
 
     def _checked_to_generate(self, request: text_generation_pb2.GenerateRequest) -> GenerationRequest:
         check_generate_request(request, self._limits)
@@ -87,12 +89,17 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         return self._converted(request.generate_request)
 
     def _converted(self, request: text_generation_pb2.GenerateRequest) -> GenerationRequest:
-        return request_from_proto(request, defaults=self._bundle.defaults, adapters=self._bundle.adapters)
+        return request_from_proto(
+            request, defaults=self._bundle.defaults, adapters=self._bundle.adapters, guided=follows_guides(self._bundle)
+        )
 
 
-async def _off_the_loop_if_large(request: _Request, work: Callable[[_Request], GenerationRequest]) -> GenerationRequest:
-    """Checks a request without holding up others' streams: schemas of many kilobytes take a while to read."""
-    if request.ByteSize() <= _INLINE_BYTES:
+async def _off_the_loop(
+    request: _Request, inner: text_generation_pb2.GenerateRequest, work: Callable[[_Request], GenerationRequest]
+) -> GenerationRequest:
+    """Checks a request without holding up others' streams: even a small schema can take a while to read."""
+    shaped = inner.tools or inner.functions or inner.HasField("response_format")
+    if not shaped and inner.ByteSize() <= _INLINE_BYTES:
         return work(request)
     return await asyncio.to_thread(work, request)
 

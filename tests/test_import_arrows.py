@@ -22,14 +22,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server.errors": set(),
     "server.config": set(),
     "server.bundle": {"server.chat.prompt_formats"},
-    "server.check": {"llamarpc.v1", "server.check_tools", "server.errors"},
-    "server.check_tools": {"llamarpc.v1", "server.chat.guides", "server.errors", "server.reply_shape"},
+    "server.check": {"google.protobuf", "llamarpc.v1", "server.check_tools", "server.errors"},
+    "server.check_tools": {
+        *("llamarpc.v1", "server.chat.guides", "server.chat.model", "server.errors", "server.reply_shape"),
+    },
     "server.reply_shape": {"llamarpc.v1", "server.chat.function_code", "server.chat.model"},
     "server.capabilities": {"llamarpc.v1", "server.bundle", "server.errors"},
     "server.convert": {
         *("google.protobuf", "llamarpc.v1", "typing_extensions"),
         *("server.bundle", "server.capabilities", "server.chat.model", "server.check", "server.errors"),
-        "server.reply_shape",
+        *("server.chat.guides", "server.reply_shape"),
     },
     "server.service": {
         *("grpc", "llamarpc.v1", "server.bundle", "server.chat.generate", "server.chat.model"),

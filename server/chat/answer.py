@@ -18,7 +18,7 @@ def new_call_id() -> str:
 
 
 class Answer:
-    """`feed()` ids until `ended` is set or no more come; then `finish_reason()`, then `finish()`.
+    """`feed()` ids until `ended` is set or no more come; then `finish()`.
 
     What comes out in total depends on the ids alone, not on how they were grouped: text, calls, count and reason are
     the same.
@@ -74,36 +74,31 @@ class Answer:
                     break
         return pieces if len(pieces) < 2 else _joined(pieces)
 
-    def finish(self, reason: FinishReason) -> list[Piece]:
-        """What was held back as the possible beginning of a stop string or of a call."""
-        return self._reader.finish(cut=reason in _CUT)
+    def finish(self, *, budget: int, max_tokens: int, timed_out: bool = False) -> tuple[list[Piece], FinishReason]:
+        """What was held back, and why the answer ended. Raises EngineFailed where it ended in the middle of a call.
 
-    def finish_reason(self, *, budget: int, max_tokens: int, timed_out: bool = False) -> FinishReason:
-        """Why the answer ended, once it has. Raises EngineFailed where it ended in the middle of a call.
-
-        The engine does not tell, so it is inferred: a stop string; an end id seen; the time limit; all of the `budget`,
-        which is `max_tokens` unless the context left less; otherwise the model ended its turn with the end id that
-        engines keep to themselves.
+        The engine does not tell why, so it is inferred: a stop string; an end id seen; the time limit; all of the
+        `budget`, which is `max_tokens` unless the context left less; otherwise the model ended its turn with the end id
+        that engines keep to themselves.
         """
-        if self._reader.stop_sequence is not None:
-            return FinishReason.STOP_SEQUENCE
         by_itself = self._met_end_id or (not timed_out and self.completion_tokens < budget)
         if by_itself and not self._reader.may_end:
             raise EngineFailed("it ended its answer in the middle of a tool call")
-        if by_itself or self._is_whole():
-            return FinishReason.TOOL_CALLS if self._reader.has_calls else FinishReason.STOP
+        whole = by_itself or self._is_whole()
+        held_back = self._reader.finish(cut=not whole)
+        if self._reader.stop_sequence is not None:
+            return held_back, FinishReason.STOP_SEQUENCE
+        if whole:
+            return held_back, FinishReason.TOOL_CALLS if self._reader.has_calls else FinishReason.STOP
         if timed_out:
-            return FinishReason.TIME_LIMIT
-        return FinishReason.MAX_TOKENS if budget == max_tokens else FinishReason.CONTEXT_LENGTH
+            return held_back, FinishReason.TIME_LIMIT
+        return held_back, FinishReason.MAX_TOKENS if budget == max_tokens else FinishReason.CONTEXT_LENGTH
 
     def _is_whole(self) -> bool:
         """Whether nothing could have followed, had there been room."""
         if self._reader.has_calls:
             return self._shape.single_call and self._reader.may_end
         return self._json is not None and _is_closed_json("".join(self._json))
-
-
-_CUT = frozenset({FinishReason.MAX_TOKENS, FinishReason.CONTEXT_LENGTH, FinishReason.TIME_LIMIT})
 
 
 def _is_closed_json(text: str) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from ..errors import FieldViolation, InvalidRequest, PromptTooLong
 from .answer import Answer
 from .engine import Engine, EngineRequest
-from .guides import guide_of
 from .model import Event, Finished, GenerationRequest, Started, Usage
 from .rendering import PromptRenderer
 from .token_buffer import TokenBuffer, open_token_buffer
@@ -52,7 +51,7 @@ class TextGenerator:
         Raises PromptTooLong, EngineUnavailable, EngineBusy, EngineFailed or DeadlineExceeded; engine errors may also
         come after some text.
         """
-        start = time.monotonic()
+        start = time.monotonic() if request.arrival is None else request.arrival
         prompt_ids = await self.encode(request)
         budget = min(request.max_tokens, self.context_length - len(prompt_ids))
         answer = self._answer(request)
@@ -71,8 +70,8 @@ class TextGenerator:
                 if answer.ended:
                     break  # leaving the block frees the engine's slot before the last events go out
                 ids = await time_limit.take(tokens)
-        reason = answer.finish_reason(budget=budget, max_tokens=request.max_tokens, timed_out=time_limit.passed)
-        for piece in answer.finish(reason):
+        held_back, reason = answer.finish(budget=budget, max_tokens=request.max_tokens, timed_out=time_limit.passed)
+        for piece in held_back:
             yield piece
         yield Finished(
             finish_reason=reason,
@@ -102,7 +101,7 @@ class TextGenerator:
             pad_id=self.pad_id,
             stop_ids=tuple(stop_ids),
             sampling=request.sampling,
-            guide=guide_of(request.shape),
+            guide=request.guide,
             adapter_id=request.adapter_id,
             timeout_seconds=request.timeout_seconds,
         )

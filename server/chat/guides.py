@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 
 from typing_extensions import assert_never
@@ -49,11 +50,18 @@ MAX_CALLS = 32
 _CALL = "tool-call"
 
 
+class Part(Enum):
+    """What of a shape is meant, where no single function is."""
+
+    TEXT = "text"
+    FUNCTIONS = "functions"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeProblem:
-    """What is wrong with a shape: with its `function`-th function, or with the shape of its text (None)."""
+    """What is wrong with a shape, and with which part of it: a number is that of a function."""
 
-    function: int | None
+    part: int | Part
     error: GuideError
 
 
@@ -79,7 +87,7 @@ def guide_of(shape: ReplyShape) -> str | None:
     try:
         check_grammar(grammar)
     except GuideError as error:
-        raise ShapeError((ShapeProblem(function=0 if shape.functions else None, error=error),)) from error
+        raise ShapeError((ShapeProblem(part=Part.FUNCTIONS if shape.functions else Part.TEXT, error=error),)) from error
     return to_ebnf(normalized(grammar))
 
 
@@ -91,7 +99,7 @@ def _fragments(shape: ReplyShape, problems: list[ShapeProblem]) -> Iterator[Frag
         try:
             yield _text(shape.text)
         except GuideError as error:
-            problems.append(ShapeProblem(function=None, error=error))
+            problems.append(ShapeProblem(part=Part.TEXT, error=error))
 
 
 def _calls(shape: ReplyShape, problems: list[ShapeProblem]) -> Fragment:
@@ -101,8 +109,10 @@ def _calls(shape: ReplyShape, problems: list[ShapeProblem]) -> Fragment:
         try:
             arguments = schema_fragment(function.parameters, prefix=f"f{index}-", object_only=True)
         except GuideError as error:
-            problems.append(ShapeProblem(function=index, error=error))
-            continue
+            if not function.code:
+                problems.append(ShapeProblem(part=index, error=error))
+                continue
+            arguments = any_object()  # nobody wrote that schema: it was read from code
         options.append(_named(function, arguments.start))
         rules |= arguments.rules
     if not options:

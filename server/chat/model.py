@@ -142,8 +142,9 @@ class Sampling:
 class GenerationRequest:
     """One request, complete. `prompt_field` names the request field that holds the prompt, for error messages.
 
-    `adapter_id` is the LoRA adapter's number in the bundle. After `time_limit_seconds` the answer ends with what there
-    is; `timeout_seconds`, the call's own deadline, ends it with an error.
+    `guide` is the grammar of `shape`, None where any text will do. `adapter_id` is the LoRA adapter's number in the
+    bundle. After `time_limit_seconds` the answer ends with what there is; `timeout_seconds`, the call's own deadline,
+    ends it with an error. `arrival` is when the request came, by time.monotonic(); None: when generation begins.
     """
 
     request_id: str
@@ -153,9 +154,11 @@ class GenerationRequest:
     sampling: Sampling
     stop: tuple[str, ...]
     shape: ReplyShape = ReplyShape()
+    guide: str | None = None
     adapter_id: int | None = None
     time_limit_seconds: float | None = None
     timeout_seconds: float | None = None
+    arrival: float | None = None
 
 
 class FinishReason(Enum):

@@ -53,10 +53,10 @@ class ReplyReader:
 
     def finish(self, *, cut: bool) -> list[Piece]:
         """What was held back, once no more text comes. The beginning of a mark that was cut off is no text."""
-        undecided, self._undecided = self._undecided or "", None
-        text = self._stops.feed(undecided) if undecided and not cut else ""
-        if self._calls is not None and undecided:
-            self._calls = None
+        text = ""
+        if self._undecided is not None:
+            text = "" if cut else self._stops.feed(self._undecided)
+            self._calls = self._undecided = None
         text += self._stops.finish()
         return [Text(text=text)] if text else []
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .model import FunctionTool, Message, Role, ToolCall
+from .model import FunctionTool, Message, ToolCall
 
 # A call, as one text: CALL_OPEN name CALL_MIDDLE arguments CALL_CLOSE; several have CALL_SEPARATOR between them.
 CALL_MARK = "<tool_call>"
@@ -27,21 +27,16 @@ _TAG_START = re.compile(r"<(?=/?tool)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolStyle:
-    """One model family's words around tools. `result_role` is the role of the turn that holds results."""
+    """One model family's words around tools."""
 
     introduction: str
     rule: str
-    result_role: Role
 
     def system_text(self, system: str, functions: Sequence[FunctionTool]) -> str:
         """A system turn's content: what the caller wrote, then the functions, then the rule of the reply."""
         definitions = "\n".join(_definition(function) for function in functions)
         parts = [system.strip(), self.introduction, f"<tools>\n{definitions}\n</tools>", self.rule]
         return "\n\n".join(part for part in parts if part)
-
-    def results_text(self, results: Sequence[Message]) -> str:
-        """The content of a turn that gives the results of calls."""
-        return "\n".join(_result(message) for message in results)
 
 
 _CALL_EXAMPLE = f"{CALL_OPEN}function name{CALL_MIDDLE}{{arguments by name}}{CALL_CLOSE}"
@@ -55,8 +50,6 @@ LLAMA3_TOOLS = ToolStyle(
         "<tool_response></tool_response>. When no function helps, or you have the results you need, answer in plain "
         "text without any <tool_call>."
     ),
-    # Meta trained the turns of system, user and assistant only. A fourth header would be new to the model.
-    result_role=Role.USER,
 )
 
 CHATML_TOOLS = ToolStyle(
@@ -69,7 +62,6 @@ CHATML_TOOLS = ToolStyle(
         f"tags:\n{_CALL_EXAMPLE}\n"
         "Otherwise answer in plain text."
     ),
-    result_role=Role.TOOL,
 )
 
 
@@ -78,6 +70,11 @@ def calls_text(calls: Iterable[ToolCall]) -> str:
     return CALL_SEPARATOR.join(
         f"{CALL_OPEN}{call.name}{CALL_MIDDLE}{_safe(call.arguments.strip())}{CALL_CLOSE}" for call in calls
     )
+
+
+def results_text(results: Iterable[Message]) -> str:
+    """The content of a turn that gives the results of calls."""
+    return "\n".join(_result(message) for message in results)
 
 
 def _definition(function: FunctionTool) -> str:

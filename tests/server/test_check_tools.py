@@ -219,6 +219,24 @@ DEEP = "[" * 1_000 + "]" * 1_000
             id="a_rule_that_is_missing",
         ),
         pytest.param(
+            {"tools": [tool(), tool("g", "no JSON")], "tool_choice": NAMED},
+            {"tools[1].function.parameters": "JSON"},
+            id="what_may_not_be_called_this_time",
+        ),
+        pytest.param(
+            {"tools": [tool(parameters="{")], "tool_choice": NONE},
+            {"tools[0].function.parameters": "JSON"},
+            id="nor_at_all",
+        ),
+        pytest.param(
+            {"messages": [asked(), called(call(arguments='{"a": NaN}'))]},
+            {"messages[1].tool_calls[0].arguments": "a JSON object"},
+            id="no_number",
+        ),
+        pytest.param(
+            {"functions": [code(str(index)) for index in range(129)]}, {"functions": "129 tools"}, id="functions"
+        ),
+        pytest.param(
             {"temperature": 9, "tools": [tool(parameters="{")]},
             {"temperature": "from 0 to 5", "tools[0].function.parameters": "JSON"},
             id="together_with_other_faults",

@@ -25,6 +25,7 @@ from server.chat.model import (
     Sampling,
     Started,
     Text,
+    TextWithoutCalls,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -38,7 +39,7 @@ PUBLISHED = GenerationDefaults(max_tokens=9, temperature=0.5, top_p=0.75, top_k=
 def converted(*, defaults: GenerationDefaults | None = None, **fields: Any) -> GenerationRequest:
     whole: dict[str, Any] = {"prompt": "Hi", "seed": 7, **fields}
     message = pb2.GenerateRequest(**whole)
-    return request_from_proto(message, defaults=defaults or GenerationDefaults(), adapters={"poet": 3})
+    return request_from_proto(message, defaults=defaults or GenerationDefaults(), adapters={"poet": 3}, guided=True)
 
 
 def test_defaults_are_the_retired_apis() -> None:
@@ -98,7 +99,8 @@ def test_repetition_penalty_0_is_off(given: float, used: float) -> None:
 
 def test_seed_is_fresh_unless_given() -> None:
     requests = [
-        request_from_proto(pb2.GenerateRequest(prompt="Hi"), defaults=PUBLISHED, adapters={}) for _ in range(20)
+        request_from_proto(pb2.GenerateRequest(prompt="Hi"), defaults=PUBLISHED, adapters={}, guided=True)
+        for _ in range(20)
     ]
     seeds = {request.sampling.seed for request in requests}
     assert len(seeds) > 10
@@ -149,7 +151,7 @@ TURNS = [
     ],
 )
 def test_prompts(fields: dict[str, Any], prompt: Any, field: str) -> None:
-    request = request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED, adapters={})
+    request = request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED, adapters={}, guided=True)
     assert (request.prompt, request.prompt_field) == (prompt, field)
 
 
@@ -243,7 +245,7 @@ def test_tools_calls_and_results() -> None:
 
 
 def converted_messages(**fields: Any) -> GenerationRequest:
-    return request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED, adapters={})
+    return request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED, adapters={}, guided=True)
 
 
 def test_tools_that_may_not_be_called_are_not_told() -> None:
@@ -256,6 +258,15 @@ def test_tools_that_may_not_be_called_are_not_told() -> None:
 def test_adapter_and_time_limit() -> None:
     request = converted(lora="poet", time_limit=Duration(seconds=1, nanos=500_000_000))
     assert (request.adapter_id, request.time_limit_seconds) == (3, 1.5)
+
+
+def test_a_conversation_with_calls_gets_no_more_of_them_as_text() -> None:
+    result = chat_pb2.Message(role=chat_pb2.ROLE_TOOL, content="R")
+    messages = [turn(chat_pb2.ROLE_USER, "U"), result]
+    assert converted_messages(messages=messages).shape == ReplyShape(text=TextWithoutCalls())
+    assert converted_messages(messages=messages).guide is not None
+    plain = request_from_proto(pb2.GenerateRequest(messages=messages), defaults=PUBLISHED, adapters={}, guided=False)
+    assert plain.guide is None
 
 
 def test_tool_calls_in_messages() -> None:

@@ -86,7 +86,7 @@ def _run(given: argparse.Namespace, answer: _Answer) -> int:
         answer.end()
         _tell(f"llamarpc: {_explained(error, given.address)}")
         return FAILED
-    except ValueError as error:  # a number too large for its field, or bytes that are no text
+    except (ValueError, OverflowError) as error:  # a number too large for its field, or bytes that are no text
         _tell(f"llamarpc: {error}")
         return WRONG_USAGE
     return 0

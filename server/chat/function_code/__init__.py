@@ -34,7 +34,7 @@ _READERS = (
 )
 
 
-@lru_cache(maxsize=64)  # a request's functions are asked for when it is checked and when it is rendered
+@lru_cache(maxsize=256)  # a request's functions are asked for when it is checked and when it is rendered
 def parameters_of(name: str, code: str) -> str:
     """The JSON Schema of the arguments that function `name` takes, from its code. Never raises.
 

@@ -78,9 +78,14 @@ def types_of(value: JsonValue) -> frozenset[str]:
         case list():
             return frozenset({"array"})
         case int() | Decimal():
-            return frozenset({"integer", "number"} if value == value // 1 else {"number"})
+            return frozenset({"integer", "number"} if is_whole(value) else {"number"})
         case _:
             assert_never(value)
+
+
+def is_whole(number: int | Decimal) -> bool:
+    """Whether the number has no fraction, however large it is: `number // 1` would fail from 29 digits on."""
+    return isinstance(number, int) or number == number.to_integral_value()
 
 
 def identity(value: JsonValue) -> Hashable:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from .expressions import GuideError
-from .json_text import JsonValue, clipped, step
+from .json_text import JsonValue, clipped, is_whole, step
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
@@ -91,7 +91,7 @@ class Keywords:
         value = self._schema.get(name)
         if name not in self._schema:
             return None
-        if isinstance(value, Decimal) and value == value // 1:
+        if isinstance(value, Decimal) and is_whole(value):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise self.error(name, "must be a whole number, at least 0")

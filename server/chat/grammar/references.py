@@ -5,6 +5,7 @@ Knows what single schemas say as a `Shape`, and no grammar.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import reduce
@@ -19,6 +20,8 @@ from .shapes import Group, Shape, both
 MAX_CHAIN = 64
 MAX_CASES = 256
 MAX_WORK = 50_000
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,7 @@ class Document:
 def _at(value: JsonValue, place: str) -> JsonValue:
     for name in place.split("/")[1:]:
         name = name.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, list) and name.isdecimal() and name.isascii():
+        if isinstance(value, list) and _INDEX.fullmatch(name):
             value = value[int(name)]
         elif isinstance(value, dict):
             value = value[name]

@@ -42,8 +42,8 @@ def answered(
         pieces += answer.feed(group)
         if answer.ended:
             break
-    reason = answer.finish_reason(budget=budget, max_tokens=max_tokens)
-    pieces += answer.finish(reason)
+    held_back, reason = answer.finish(budget=budget, max_tokens=max_tokens)
+    pieces += held_back
     text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
     return text, answer.completion_tokens, reason, answer.stop_sequence
 
@@ -115,8 +115,8 @@ def shaped(
     """Text, arguments joined from their pieces, number of whole calls, reason."""
     answer = Answer(token_bytes=TOKENS, stops=(), end_ids=END_IDS, shape=shape, new_id=lambda: "id")
     pieces = [piece for group in groups for piece in answer.feed(group)]
-    reason = answer.finish_reason(budget=budget, max_tokens=budget, timed_out=timed_out)
-    pieces += answer.finish(reason)
+    held_back, reason = answer.finish(budget=budget, max_tokens=budget, timed_out=timed_out)
+    pieces += held_back
     text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
     arguments = "".join(piece.arguments for piece in pieces if isinstance(piece, ToolCallDelta))
     return text, arguments, len(answer.tool_calls), reason
@@ -174,6 +174,13 @@ def test_any_grouping_of_the_same_ids_gives_the_same_events(sizes: list[int], id
     def events(groups: list[list[int]]) -> list[Text | ToolCallDelta]:
         answer = Answer(token_bytes=TOKENS, stops=(), end_ids=END_IDS, shape=AUTO, new_id=lambda: "id")
         pieces = [piece for group in groups for piece in answer.feed(group)]
-        return _joined([*pieces, *answer.finish(answer.finish_reason(budget=10**6, max_tokens=10**6))])
+        return _joined([*pieces, *answer.finish(budget=10**6, max_tokens=10**6)[0]])
 
     assert events(groups) == events([[*ids]]) == events([[each] for each in ids])
+
+
+def test_a_stop_string_in_what_was_held_back_is_the_reason() -> None:
+    answer = Answer(token_bytes=TOKENS, stops=("<",), end_ids=END_IDS, shape=AUTO)
+    assert answer.feed([*b"<to", IM_END]) == []
+    assert answer.finish(budget=9, max_tokens=9) == ([], STOP_SEQUENCE)
+    assert answer.stop_sequence == "<"

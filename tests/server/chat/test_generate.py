@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 from typing import Any
 
@@ -239,7 +240,7 @@ async def test_tool_calls_come_in_pieces_and_whole() -> None:
 async def test_the_engine_is_told_the_guide_and_the_adapter() -> None:
     engine = ScriptedEngine([CALL])
     shape = ReplyShape(text=None, functions=(FUNCTION,))
-    await events_of(engine, shape=shape, adapter_id=3, max_tokens=90)
+    await events_of(engine, shape=shape, guide=guide_of(shape), adapter_id=3, max_tokens=90)
     await events_of(engine)
     guided, free = engine.requests
     assert (guided.guide, guided.adapter_id) == (guide_of(shape), 3)
@@ -262,6 +263,14 @@ async def test_time_limit_ends_the_answer_and_the_engines_work(script: list[byte
     assert isinstance(last, Finished)
     assert (last.finish_reason, engine.running) == (FinishReason.TIME_LIMIT, 0)
     assert last.usage.completion_tokens == len(text)
+
+
+async def test_the_time_limit_counts_from_the_arrival() -> None:
+    engine = ScriptedEngine([asyncio.Event()])
+    *_, last = await events_of(engine, time_limit_seconds=60.0, arrival=time.monotonic() - 61)
+    assert isinstance(last, Finished)
+    assert last.finish_reason is FinishReason.TIME_LIMIT
+    assert last.duration_seconds > 60
 
 
 async def test_an_answer_within_its_time_limit_is_as_without() -> None:

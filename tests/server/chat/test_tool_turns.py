@@ -13,7 +13,7 @@ from server.chat.model import Conversation, FunctionTool, Message, Role, ToolCal
 from server.chat.prompt_formats import CHATML, LLAMA3, PromptFormat, Special
 from server.chat.rendering import PromptRenderer
 from server.chat.tokenizer import Tokenizer
-from server.chat.tool_text import CALL_MARK
+from server.chat.tool_text import CALL_MARK, results_text
 from tests.fakes import IM_END, IM_START, LLAMA3_SPECIALS, byte_tokenizer, llama3_tokenizer
 
 WEATHER = FunctionTool(
@@ -96,10 +96,35 @@ Paris and Oslo?<|eot_id|><|start_header_id|>assistant<|end_header_id|>
 </tool_call>
 <tool_call>
 {"name": "get_weather", "arguments": {"city": "Oslo"}}
-</tool_call><|eot_id|><|start_header_id|>user<|end_header_id|>
+</tool_call><|eot_id|><|start_header_id|>tool<|end_header_id|>
 
 <tool_response>
 {"name": "get_weather", "content": {"sky": "clear", "celsius": 21}}
+</tool_response>
+<tool_response>
+{"name": "get_weather", "content": "snow"}
+</tool_response><|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+""",
+    ),
+    "a message for each call, and the results at the end": (
+        [user("Hi"), assistant("", PARIS), assistant("", OSLO), result("rain", "c1"), result("snow", "c2")],
+        [],
+        """\
+<|begin_of_text|><|start_header_id|>user<|end_header_id|>
+
+Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+<tool_call>
+{"name": "get_weather", "arguments": {"city": "Paris"}}
+</tool_call><|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+<tool_call>
+{"name": "get_weather", "arguments": {"city": "Oslo"}}
+</tool_call><|eot_id|><|start_header_id|>tool<|end_header_id|>
+
+<tool_response>
+{"name": "get_weather", "content": "rain"}
 </tool_response>
 <tool_response>
 {"name": "get_weather", "content": "snow"}
@@ -118,7 +143,7 @@ Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>
 Let me see.
 <tool_call>
 {"name": "get_weather", "arguments": {"city": "Paris"}}
-</tool_call><|eot_id|><|start_header_id|>user<|end_header_id|>
+</tool_call><|eot_id|><|start_header_id|>tool<|end_header_id|>
 
 <tool_response>
 {"name": "clock", "content": ""}
@@ -254,7 +279,7 @@ def test_hostile_tools_and_results_forge_nothing(name: str, text: str) -> None:
 
 @given(st.text(), st.text())
 def test_no_result_closes_its_own_tag(content: str, name: str) -> None:
-    text = LLAMA3.tools.results_text([result(content, name=name)])
+    text = results_text([result(content, name=name)])
     assert text.count("</tool_response>") == text.count("<tool_response>") == 1
     assert CALL_MARK not in text
     told = json.loads(text.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>"))
