@@ -7,6 +7,7 @@ ServiceError
 ├── PromptTooLong         the prompt leaves no room for an answer
 ├── ModelNotFound         another model is served here
 ├── AdapterNotFound       the request names a LoRA adapter that the model does not have
+├── GuideRefused          the engine can't follow the grammar that the answer must have
 ├── UnsupportedField      a field of the contract that the engine of this model can't honour
 ├── EngineUnavailable     the engine can't be reached or is not ready; safe to try again
 ├── EngineBusy            the engine refuses more work for now
@@ -99,6 +100,16 @@ class UnsupportedField(ServiceError):
     def __init__(self, field: str, *, reason: str) -> None:
         super().__init__(f"{field} is not supported by this model's engine: {reason}; leave it out")
         self.field = field
+
+
+class GuideRefused(ServiceError):
+    """The engine can't follow the grammar made of the request's tools or response format."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the engine can't follow the grammar made of tools and response_format: {clipped(reason, 1_000)}; "
+            "make schemas, patterns or the grammar simpler"
+        )
 
 
 class EngineUnavailable(ServiceError):

@@ -17,6 +17,7 @@ from ..errors import GgufError
 from .gguf_reader import GgufFile, GgufModel, Tensor, reading
 
 _ARCHITECTURE = "llama"
+_OUTPUT = "output.weight"
 _MATRICES = re.compile(r"output\.weight|blk\.\d+\.(attn_q|attn_k|attn_v|attn_output|ffn_gate|ffn_up|ffn_down)\.weight")
 _NUMBER_TYPES = ("F32", "F16", "BF16", "Q8_0")
 _ALPHA = "adapter.lora.alpha"
@@ -35,11 +36,16 @@ class Adapter:
 
     @property
     def file_name(self) -> str:
-        return f"lora-{self.task_id}.gguf"
+        return adapter_file_name(self.task_id)
+
+
+def adapter_file_name(task_id: int) -> str:
+    """The name in a bundle, beside the weights."""
+    return f"lora-{task_id}.gguf"
 
 
 def find_adapters(files: Mapping[str, Path]) -> tuple[Adapter, ...]:
-    """The files with their digests and task ids 1, 2, ..., otherwise unchecked. Raises GgufError for unreadable ones."""
+    """The files with digests and task ids 1, 2, ..., otherwise unchecked. Raises GgufError for an unreadable one."""
     return tuple(_found(name, task_id, path) for task_id, (name, path) in enumerate(files.items(), start=1))
 
 
@@ -107,8 +113,6 @@ def _check_pair(base: str, a: Tensor, b: Tensor, model: GgufModel) -> None:
             f"it changes {base}; the engine can only adapt attention and feed-forward matrices and the output: "
             "train the adapter without it"
         )
-    if (shape := model.weight_shapes.get(base)) is None:
-        raise GgufError(f"it changes {base}, which {model.path.name} doesn't have; it was made for another model")
     for half, tensor in (("lora_a", a), ("lora_b", b)):
         if tensor.type not in _NUMBER_TYPES:
             raise GgufError(f"its tensor {base}.{half} is of type {tensor.type}; convert it with --outtype f16")
@@ -117,8 +121,21 @@ def _check_pair(base: str, a: Tensor, b: Tensor, model: GgufModel) -> None:
             f"its tensors {base}.lora_a {list(a.shape)} and .lora_b {list(b.shape)} don't fit together; "
             "convert the adapter again"
         )
-    if (a.shape[0], b.shape[1]) != shape:
+    if a.shape[1] < 1:
+        raise GgufError(f"its tensors {base}.lora_a and .lora_b have rank 0; convert the adapter again")
+    if (a.shape[0], b.shape[1]) != (shape := _shape_in(model, base)):
         raise GgufError(
             f"its tensors {base}.lora_a {list(a.shape)} and .lora_b {list(b.shape)} don't fit {list(shape)}, "
             f"the shape in {model.path.name}; it was made for another model"
         )
+
+
+def _shape_in(model: GgufModel, base: str) -> tuple[int, ...]:
+    if base in model.weight_shapes:
+        return model.weight_shapes[base]
+    if base == _OUTPUT:
+        raise GgufError(
+            f"it changes {base}, but {model.path.name} has tied embeddings: its output is token_embd.weight, which the "
+            "engine can't adapt; train the adapter without it"
+        )
+    raise GgufError(f"it changes {base}, which {model.path.name} doesn't have; it was made for another model")

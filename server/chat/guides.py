@@ -28,7 +28,7 @@ from .grammar.expressions import (
     to_ebnf,
 )
 from .grammar.json_schema import any_object, schema_fragment
-from .grammar.limits import check_grammar
+from .grammar.limits import Budget, check_grammar
 from .grammar.nullable import normalized
 from .grammar.regex import whole_expression
 from .grammar.text import text_without_calls
@@ -105,10 +105,14 @@ def _fragments(shape: ReplyShape, problems: list[ShapeProblem]) -> Iterator[Frag
 def _calls(shape: ReplyShape, problems: list[ShapeProblem]) -> Fragment:
     options: list[Expression] = []
     rules: dict[str, Expression] = {}
+    budget = Budget()  # one for all of them, so that many schemas take no longer than one
     for index, function in enumerate(shape.functions):
         try:
-            arguments = schema_fragment(function.parameters, prefix=f"f{index}-", object_only=True)
+            arguments = schema_fragment(function.parameters, prefix=f"f{index}-", object_only=True, budget=budget)
         except GuideError as error:
+            if budget.symbols < 0:
+                problems.append(ShapeProblem(part=Part.FUNCTIONS, error=error))
+                break
             if not function.code:
                 problems.append(ShapeProblem(part=index, error=error))
                 continue

@@ -15,7 +15,7 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ..chat.engine import EngineRequest
-from ..errors import DeadlineExceeded, EngineBusy, EngineFailed, EngineUnavailable, ServiceError
+from ..errors import DeadlineExceeded, EngineBusy, EngineFailed, EngineUnavailable, GuideRefused, ServiceError
 from .contract import differences
 from .tensors import build_request, is_final, read_token_ids
 
@@ -109,6 +109,8 @@ def error_from_status(code: grpc.StatusCode, details: str) -> ServiceError:
     """
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded()
+    if any(text in details for text in _GUIDE_TEXTS):
+        return GuideRefused(details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED or "maximum queue size" in details:
         return EngineBusy(details)
     if code in _AWAY or any(text in details for text in _AWAY_TEXTS):
@@ -116,6 +118,8 @@ def error_from_status(code: grpc.StatusCode, details: str) -> ServiceError:
     return EngineFailed(details or code.name)
 
 
+# The CPU engine's, before it starts and in the middle.
+_GUIDE_TEXTS = ("guided_decoding_guide: ", "the guide cannot be followed further")
 # CANCELLED: Triton ends its streams so when it shuts down; cancelling by us never comes back this way.
 _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND})
 # "not healthy": the model's own process has died. The last is grpc.aio's, for a call that died while it was being sent.

@@ -27,8 +27,7 @@ async def adapted(default_bundle: Bundle, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("adapters")
     weights = default_bundle.model_repository / "tensorrt_llm" / "1" / "model.gguf"
     adapters = {
-        name: write_adapter_for(folder / f"{name}.gguf", weights, seed=seed, rank=2)
-        for seed, name in enumerate(NAMES[1:])
+        name: write_adapter_for(folder / f"{name}.gguf", weights, seed=seed) for seed, name in enumerate(NAMES[1:])
     }
     spec = LlamaCppSpec(
         out=folder / "bundle", gguf=weights, cache_dir=cache_dir(), adapters=adapters, context_length=1_024

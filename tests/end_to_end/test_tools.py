@@ -91,6 +91,7 @@ async def test_calls_of_a_hundred_schemas_satisfy_them(real: Service, choice: ch
         schema = SCHEMAS[index]
         offered = {"record": schema, "ping": json.loads(PING.function.parameters)}
         asked = request("Record something.", tools=[tool("record", schema), PING], tool_choice=choice, seed=index + 1)
+        asked.max_tokens = 130  # a small model that has to call goes on calling
         answer = await streamed(real, asked) if index % 2 else await real.generation.Generate(asked)
         assert answer.response == ""
         assert answer.finish_reason == pb.FINISH_REASON_TOOL_CALLS or answer.finish_reason in CUT
@@ -100,12 +101,20 @@ async def test_calls_of_a_hundred_schemas_satisfy_them(real: Service, choice: ch
             Draft202012Validator(offered[call.name]).validate(json.loads(call.arguments))
         assert len(answer.tool_calls) <= 1 or choice is REQUIRED
         called += bool(answer.tool_calls)
-        if index % 10 < 2:
-            other = await real.generation.Generate(asked) if index % 2 else await streamed(real, asked)
-            assert comparable(other) == comparable(answer)
 
     await for_all(len(SCHEMAS), check)
-    assert called >= 85, "too many calls were cut to show much"
+    assert called >= 75, "too many calls were cut to show much"
+
+
+@pytest.mark.parametrize("index", range(0, 100, 20))
+async def test_streamed_and_whole_answers_agree(real: Service, index: int) -> None:
+    """One after the other: beyond a few hundred tokens llama.cpp's rounding depends on what else it computes."""
+    shape = chat_pb2.ResponseFormat(json_schema=json.dumps(SCHEMAS[index]))
+    tools = [tool("record", SCHEMAS[index]), PING]
+    for fields in ({"tools": tools, "tool_choice": REQUIRED}, {"tools": tools}, {"response_format": shape}):
+        asked = request("Record something.", max_tokens=60, **fields)
+        whole = await real.generation.Generate(asked)
+        assert comparable(await streamed(real, asked)) == comparable(whole)
 
 
 @pytest.mark.timeout(1_800)
@@ -118,9 +127,6 @@ async def test_answers_of_a_hundred_schemas_satisfy_them(real: Service) -> None:
         shape = chat_pb2.ResponseFormat(json_schema=json.dumps(schema, ensure_ascii=False))
         asked = request("Something as JSON.", response_format=shape, seed=index + 1)
         answer = await streamed(real, asked) if index % 2 else await real.generation.Generate(asked)
-        if index % 10 < 2:
-            other = await real.generation.Generate(asked) if index % 2 else await streamed(real, asked)
-            assert comparable(other) == comparable(answer)
         if answer.finish_reason == pb.FINISH_REASON_STOP:
             complete += 1
             Draft202012Validator(schema).validate(json.loads(answer.response))

@@ -54,6 +54,7 @@ EXAMPLES: list[tuple[errors.ServiceError, grpc.StatusCode, set[str]]] = [
     (errors.UnsupportedField("tools", reason="it is old"), grpc.StatusCode.UNIMPLEMENTED, set()),
     (errors.AdapterNotFound(adapter="x", available=("poet",)), grpc.StatusCode.NOT_FOUND, set()),
     (errors.EngineUnavailable("away"), grpc.StatusCode.UNAVAILABLE, {"RetryInfo"}),
+    (errors.GuideRefused("too ambiguous"), grpc.StatusCode.INVALID_ARGUMENT, set()),
     (errors.EngineBusy("full"), grpc.StatusCode.RESOURCE_EXHAUSTED, {"RetryInfo"}),
     (errors.EngineFailed("broken"), grpc.StatusCode.INTERNAL, set()),
     (errors.DeadlineExceeded(), grpc.StatusCode.DEADLINE_EXCEEDED, set()),

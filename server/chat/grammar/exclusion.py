@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 
 from .expressions import GuideError
 from .json_text import types_of
 from .keywords import TYPES
 from .references import Case, Document
-from .shapes import Shape
+from .shapes import Members, Shape
 
 _NUMERIC = frozenset({"number", "integer"})
 
 
-def check_exclusive(case: Case, document: Document) -> None:
-    """Raises GuideError where a value of the case might satisfy another option of a oneOf that the case chose from."""
-    written = document.shape(case.owns)
-    for taken in case.taken:
-        place = taken.rpartition("/")[0]
-        for option in document.options(place):
-            others = document.cases(document.node((option,))) if option != taken else ()
-            if any(may_overlap(written, document.shape(other.owns), document) for other in others):
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The options of one oneOf, each with the shapes that it can have.
+
+    `owners`: by value, for shapes that list theirs, the option that has it; "" where several have.
+    """
+
+    shapes: tuple[tuple[str, Shape], ...]
+    unlisted: tuple[tuple[str, Shape], ...]
+    owners: Mapping[Hashable, str]
+
+    def overlap(self, written: Shape, taken: str, document: Document) -> bool:
+        """Whether a value written for the shape might satisfy another option than the one taken."""
+        if not written.impossible and any(self.owners.get(each, taken) != taken for each in written.values or ()):
+            return True
+        others = self.shapes if written.values is None else self.unlisted
+        document.count(len(others))
+        return any(option != taken and may_overlap(written, shape, document) for option, shape in others)
+
+
+def check_exclusive(cases: Iterable[Case], document: Document) -> None:
+    """Raises GuideError where a value of a case might satisfy another option of a oneOf that the case chose from."""
+    known: dict[str, _Options] = {}
+    for case in cases:
+        written = document.shape(case.owns)
+        for taken in case.taken:
+            place = taken.rpartition("/")[0]
+            if place not in known:
+                known[place] = _options(place, document)
+            if known[place].overlap(written, taken, document):
                 raise GuideError(place, "has options that one value could satisfy together; use anyOf")
+
+
+def _options(place: str, document: Document) -> _Options:
+    shapes = tuple(
+        (option, document.shape(case.owns))
+        for option in document.options(place)
+        for case in document.cases(document.node((option,)))
+    )
+    owners: dict[Hashable, str] = {}
+    for option, shape in shapes:
+        for each in () if shape.impossible else shape.values or ():
+            owners[each] = "" if owners.get(each, option) != option else option
+    return _Options(shapes, tuple(each for each in shapes if each[1].values is None), owners)
 
 
 def may_overlap(written: Shape, other: Shape, document: Document) -> bool:
@@ -60,13 +96,26 @@ def _types_of_values(shape: Shape) -> frozenset[str]:
 
 
 def _told_apart(written: Shape, other: Shape, document: Document) -> bool:
-    """Whether a member that is always written has a value that the other shape forbids."""
-    for name in written.members.required:
-        if name in other.members.properties:
-            mine, theirs = (_values(shape, name, document) for shape in (written, other))
-            if mine is not None and theirs is not None and frozenset(mine).isdisjoint(theirs):
-                return True
-    return False
+    """Whether all that is written has a member that the other shape forbids, or lacks one that it requires."""
+    return any(_is_forbidden(name, written, other, document) for name in written.members.required) or any(
+        _is_never_written(name, written.members, document) for name in other.members.required
+    )
+
+
+def _is_forbidden(name: str, written: Shape, other: Shape, document: Document) -> bool:
+    """Whether the other shape has no room for the member with the value that is written."""
+    if document.is_false(other.members.group_of(name)):
+        return True
+    if name not in other.members.properties:
+        return False
+    mine, theirs = (_values(shape, name, document) for shape in (written, other))
+    return mine is not None and theirs is not None and frozenset(mine).isdisjoint(theirs)
+
+
+def _is_never_written(name: str, members: Members, document: Document) -> bool:
+    if name in members.properties or members.additional is not None:
+        return document.is_false(members.group_of(name))
+    return members.are_listed and name not in members.required
 
 
 def _values(shape: Shape, name: str, document: Document) -> Collection[Hashable] | None:

@@ -31,6 +31,15 @@ _HOST = rf"({_LABEL}\.){{0,3}}[A-Za-z][A-Za-z0-9]{{1,19}}"
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _PART_OF_URI = r"([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-F]{2})"
 
+
+def _uri(path: str, query: str, fragment: str) -> str:
+    """With how many characters each of these parts has."""
+    return (
+        rf"[a-z][a-z0-9+.-]{{0,15}}://{_HOST}(:[1-9][0-9]{{0,3}})?"
+        rf"(/{_PART_OF_URI}{path})?(\?({_PART_OF_URI}|\?){query})?(#({_PART_OF_URI}|\?){fragment})?"
+    )
+
+
 _PATTERNS = {
     "date": _DAY,
     "date-time": f"{_DAY}T{_TIME}",
@@ -40,15 +49,17 @@ _PATTERNS = {
     "ipv4": rf"({_BYTE}\.){{3}}{_BYTE}",
     "ipv6": r"([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
     "time": _TIME,
-    "uri": rf"[a-z][a-z0-9+.-]{{0,15}}://{_HOST}(:[1-9][0-9]{{0,3}})?"
-    rf"(/{_PART_OF_URI}*)?(\?({_PART_OF_URI}|\?)*)?(#({_PART_OF_URI}|\?)*)?",
+    "uri": _uri("*", "*", "*"),
     "uuid": r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
 }
+
+# For schemas that limit the length, as most that do allow 1,000 characters and more.
+_BOUNDED_PATTERNS = {**_PATTERNS, "uri": _uri("{0,150}", "{0,60}", "{0,30}")}
 
 FORMATS = frozenset(_PATTERNS)
 
 
 @cache
-def format_expression(name: str) -> Expression:
-    """The texts of a format, one of FORMATS. None needs an escape inside a JSON string."""
-    return whole_expression(_PATTERNS[name])
+def format_expression(name: str, *, bounded: bool = False) -> Expression:
+    """The texts of a format, one of FORMATS. None needs an escape inside a JSON string. `bounded`: none is endless."""
+    return whole_expression((_BOUNDED_PATTERNS if bounded else _PATTERNS)[name])

@@ -2,7 +2,8 @@
 
 The dialect is that of draft 2020-12, less what a grammar can't keep; a keyword is kept or refused with its place, never
 ignored. The grammar may leave out some values that the schema allows: members come in the schema's order, and those
-beyond `properties` only where additionalProperties asks for them. Knows no keywords, no digits and no characters.
+beyond `properties`, be it an empty one, only where additionalProperties asks for them. Knows no keywords, no digits and
+no characters.
 """
 
 from __future__ import annotations
@@ -13,29 +14,33 @@ from .exclusion import check_exclusive, written_types
 from .expressions import Choice, Expression, Fragment, GuideError, Literal, Reference, Repeat, Sequence, choice
 from .json_text import read_json
 from .json_values import OBJECT, VALUE, with_used_rules
-from .limits import MAX_RULE_SYMBOLS, expanded_size
+from .limits import MAX_RULE_SYMBOLS, Budget, expanded_size
 from .references import Case, Document, Node
 from .rule_checks import check_rules
 from .shape_grammar import NoValue, shape_expression
 from .shapes import Group
 
-MAX_SYMBOLS = 150_000  # of all rules together; more than an engine would take as text
+MAX_SYMBOLS = 75_000  # of one schema's rules together, which take a quarter of a second
 
 _MAX_INLINE_DEPTH = 12
 _MAX_INLINE_SYMBOLS = 16
 
 
-def schema_fragment(schema: str, *, prefix: str = "", object_only: bool = False) -> Fragment:
+def schema_fragment(
+    schema: str, *, prefix: str = "", object_only: bool = False, budget: Budget | None = None
+) -> Fragment:
     """The grammar of a schema given as JSON text.
 
     `prefix` begins the names of the schema's own rules, so that several can share a grammar; those of JSON itself are
-    the same everywhere. `object_only`: the schema must allow nothing but objects. Raises GuideError, whose place is a
-    JSON Pointer into the schema.
+    the same everywhere. `object_only`: the schema must allow nothing but objects. `budget`: what several schemas share
+    as their limit; None is one of its own. Raises GuideError, whose place is a JSON Pointer into the schema.
     """
-    document = Document(read_json(schema))
+    budget = Budget() if budget is None else budget
+    budget.spend(1 + schema.count(","), "")  # about as many as there are values, known before they are read
+    document = Document(read_json(schema), budget)
     if object_only:
         _check_object_only(document)
-    return _Compiler(document, prefix).fragment()
+    return _Compiler(document, prefix, budget).fragment()
 
 
 def any_object() -> Fragment:
@@ -57,8 +62,9 @@ class _Compiler:
     long chains of them are recursion here.
     """
 
-    def __init__(self, document: Document, prefix: str) -> None:
+    def __init__(self, document: Document, prefix: str, budget: Budget) -> None:
         self._document = document
+        self._budget = budget
         self._prefix = prefix
         self._rules: dict[str, Expression] = {}
         self._places: dict[str, str] = {}  # by rule, for complaints
@@ -80,7 +86,7 @@ class _Compiler:
         return with_used_rules(start, self._rules)
 
     def is_false(self, group: Group) -> bool:
-        """See `shape_grammar.Parts`, as of the next two."""
+        """See `shape_grammar.Parts`, as of the next three."""
         return self._document.is_false(group)
 
     def value(self, group: Group, place: str) -> Expression:
@@ -103,6 +109,12 @@ class _Compiler:
             self._rules[name] = expression
         return Reference(name)
 
+    def spend(self, symbols: int, place: str) -> None:
+        self._symbols += symbols
+        if self._symbols > MAX_SYMBOLS:
+            raise GuideError("", f"makes a grammar of more than {MAX_SYMBOLS:,} symbols; leave parts of it out")
+        self._budget.spend(symbols, place)
+
     def _queued(self, node: Node, place: str) -> Expression:
         name = self._next_name()
         self._places[name] = node.owns[0] if node.owns else place
@@ -124,9 +136,7 @@ class _Compiler:
         size = expanded_size(expression)
         if size > MAX_RULE_SYMBOLS:
             raise GuideError(place, f"makes a grammar of more than {MAX_RULE_SYMBOLS:,} symbols; allow less")
-        self._symbols += size if size <= _MAX_INLINE_SYMBOLS else _written_size(expression)
-        if self._symbols > MAX_SYMBOLS:
-            raise GuideError("", f"makes a grammar of more than {MAX_SYMBOLS:,} symbols; leave parts of it out")
+        self.spend(size if size <= _MAX_INLINE_SYMBOLS else _written_size(expression), place)
         return size
 
     def _shape(self, owns: Group) -> Expression:
@@ -137,8 +147,7 @@ class _Compiler:
         if is_alone and node.choices[0].endswith("/anyOf"):
             return self._options(node.choices[0])
         cases = self._document.cases(node)
-        for case in cases:
-            check_exclusive(case, self._document)
+        check_exclusive(cases, self._document)
         return self._options(node.choices[0]) if is_alone else self._cases(cases, node.choices[0])
 
     def _options(self, place: str) -> Expression:

@@ -14,6 +14,11 @@ from .json_text import JsonValue, clipped, is_whole, step
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 _NUMERIC = frozenset({"number", "integer"})
+# Of OpenAPI and the like; they say how a number is kept, not which ones there are in JSON.
+_NUMBER_FORMATS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}) | {
+    *("float", "double", "decimal")
+}
+_ANY_NAMES: tuple[JsonValue, ...] = ({}, {"type": "string"})
 # Keywords that say something about one type only.
 _OF_TYPE: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(
@@ -62,7 +67,8 @@ class Keywords:
         for name in schema:
             self._check_known(name)
         self.types = self._types()
-        for name in schema:
+        self._schema = {name: value for name, value in schema.items() if not self._says_nothing(name)}
+        for name in self._schema:
             self._check_applies(name)
 
     def __contains__(self, name: str) -> bool:
@@ -164,10 +170,23 @@ class Keywords:
             raise self.error("type", f"must be one of {', '.join(TYPES)}, or a list of them")
         return frozenset(names)
 
+    def _says_nothing(self, name: str) -> bool:
+        """Whether the keyword allows everything with this value. For `format`, types must have been read."""
+        value = self._schema.get(name)
+        if name == "format":
+            return isinstance(value, str) and self._is_number_format(value)
+        if name == "propertyNames":
+            return value is True or value in _ANY_NAMES
+        return name == "nullable" and value is False
+
+    def _is_number_format(self, name: str) -> bool:
+        types = self.types or frozenset()
+        return not types.isdisjoint(_NUMERIC) and (name in _NUMBER_FORMATS or "string" not in types)
+
     def _check_known(self, name: str) -> None:
         if name in _OF_TYPE or name in _OF_ALL_TYPES or name in _ANNOTATIONS or name.startswith("x-"):
             return
-        if name == "$id" and not self.place:
+        if (name == "$id" and not self.place) or self._says_nothing(name):
             return
         shown = name if name.isidentifier() or name.startswith("$") else clipped(name)
         advice = _ADVICE.get(name, "leave it out")

@@ -7,6 +7,7 @@ so whoever builds an expression bounds its nesting.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
 from .expressions import (
@@ -25,9 +26,23 @@ from .expressions import (
 )
 from .nullable import is_nullable, nullable_rules, productive_rules
 
+MAX_SYMBOLS = 150_000  # of all schemas of a request together
 MAX_RULES = 10_000
 MAX_RULE_SYMBOLS = 50_000
 MAX_TEXT_BYTES = 512 * 1024
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many symbols may still be made, by several schemas together. Other work is paid for in symbols, too."""
+
+    symbols: int = MAX_SYMBOLS
+
+    def spend(self, count: int, place: str) -> None:
+        """Raises GuideError where no more is left, also ever after."""
+        self.symbols -= count
+        if self.symbols < 0:
+            raise GuideError(place, "the schemas are too large together; offer fewer or simpler ones")
 
 
 def check_grammar(grammar: Grammar) -> None:

@@ -14,12 +14,14 @@ from urllib.parse import unquote
 from .expressions import GuideError
 from .json_text import JsonValue, clipped, step
 from .keywords import Keywords
+from .limits import Budget
 from .shape_reading import shape_of
 from .shapes import Group, Shape, both
 
 MAX_CHAIN = 64
 MAX_CASES = 256
-MAX_WORK = 50_000
+MAX_WORK = 25_000
+_SYMBOLS_PER_STEP = 2  # what a step of work is worth
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -69,8 +71,9 @@ class _Found:
 class Document:
     """One schema text, read. Places in it are JSON Pointers; those of `choices` end in the keyword."""
 
-    def __init__(self, root: JsonValue) -> None:
+    def __init__(self, root: JsonValue, budget: Budget | None = None) -> None:
         self._root = root
+        self._budget = Budget() if budget is None else budget
         self._keywords: dict[str, Keywords | bool] = {}
         self._shapes: dict[Group, Shape] = {}
         self._nodes: dict[Group, Node] = {}
@@ -115,7 +118,7 @@ class Document:
         """What the own keywords of all these schemas say together."""
         if owns not in self._shapes:
             shapes = [self._own_shape(place) for place in owns]
-            self.count(sum(1 + len(each.members.properties) + len(each.items.prefix) for each in shapes))
+            self.count(sum(3 + len(each.members.properties) + len(each.items.prefix) for each in shapes))
             while len(shapes) > 1:  # in pairs, as what is put together keeps growing
                 shapes = [reduce(both, shapes[at : at + 2]) for at in range(0, len(shapes), 2)]
             self._shapes[owns] = shapes[0] if shapes else Shape(place="")
@@ -151,6 +154,7 @@ class Document:
         self._work += steps
         if self._work > MAX_WORK:
             raise GuideError("", "becomes too large once its references and cases are put together")
+        self._budget.spend(_SYMBOLS_PER_STEP * steps, "")
 
     def _opened(self, case: _Open) -> Iterator[_Open]:
         """The case with each option of its first choice."""

@@ -9,6 +9,7 @@ anywhere but at the edges. Knows no JSON Schema; of JSON only how strings are wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Series
 from enum import Enum
 from functools import lru_cache
@@ -46,9 +47,17 @@ from .expressions import (
 )
 from .limits import MAX_RULE_SYMBOLS, expanded_size
 from .nullable import normalized
-from .regex_syntax import MAX_COUNT, parse
+from .regex_syntax import MAX_COUNT, lone_set, misplaced, parse
 
 _Node: TypeAlias = tuple[Any, Any]  # of Python's parse tree: an operation with its arguments
+
+
+class _UnplacedError(GuideError):
+    """About what has no position in the parse tree. `find`: looks for its place in a pattern."""
+
+    def __init__(self, problem: str, find: Callable[[str], str]) -> None:
+        super().__init__("", problem)
+        self.find = find
 
 
 class _Edge(Enum):
@@ -70,7 +79,10 @@ def search_expression(pattern: str) -> Expression:
 
 
 def _expression(pattern: str, edge: _Edge) -> Expression:
-    expression = _series(list(parse(pattern)), edge, edge)
+    try:
+        expression = _series(list(parse(pattern)), edge, edge)
+    except _UnplacedError as error:
+        raise GuideError(error.find(pattern), error.problem) from None
     size = expanded_size(expression)
     if size > MAX_RULE_SYMBOLS:
         raise GuideError("", f"the pattern stands for {size:,} characters written out; use smaller counts")
@@ -78,6 +90,7 @@ def _expression(pattern: str, edge: _Edge) -> Expression:
 
 
 _ANY_TEXT = Repeat(ANY_CHARACTER, 0, None)
+_ONLY_AT_EDGES = "^ and $ are supported only at the very beginning and end of a pattern or alternative"
 _STARTS = ("AT_BEGINNING", "AT_BEGINNING_STRING")
 _ENDS = ("AT_END", "AT_END_STRING")
 
@@ -134,7 +147,7 @@ def _simple(name: str, argument: Any) -> Expression:
         case "MAX_REPEAT" | "MIN_REPEAT":
             return _repeat(*argument)
         case "AT":
-            raise GuideError("", "^ and $ are supported only at the very beginning and end of a pattern or alternative")
+            raise _UnplacedError(_ONLY_AT_EDGES, misplaced)
         case _:
             raise GuideError("", f"{name.lower().replace('_', ' ')} is not supported")
 
@@ -150,7 +163,10 @@ def _repeat(least: int, most: int, nodes: Series[_Node]) -> Expression:
 def _set(items: tuple[_Node, ...]) -> Expression:
     negated = items[0][0].name == "NEGATE"
     ranges = union(_item(*item, broad=negated) for item in items[negated:])
-    return class_of(complement(ranges) if negated else ranges)
+    try:
+        return class_of(complement(ranges) if negated else ranges)
+    except GuideError as error:
+        raise _UnplacedError(error.problem, lone_set) from None
 
 
 def _item(operation: Any, argument: Any, *, broad: bool) -> Ranges:

@@ -33,6 +33,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_NO_PROPERTIES = "Unicode properties such as \\p{L} are not supported; write a set such as [a-zA-Z]"
+_STARTS, _ENDS = ("^", r"\A"), ("$", r"\Z")
 _GROUPS = ("(", "(?:", "(?P<")
 _REFUSED = {
     **dict.fromkeys(("(?=", "(?!"), "lookahead is not supported"),
@@ -40,10 +42,12 @@ _REFUSED = {
     **dict.fromkeys((r"\b", r"\B"), "word boundaries are not supported"),
     **dict.fromkeys(("(?P=", *(rf"\{digit}" for digit in range(1, 10))), "backreferences are not supported"),
     **dict.fromkeys((f"(?{flag}" for flag in "aiLmsux-t"), "inline flags are not supported"),
+    **dict.fromkeys((r"\p", r"\P"), _NO_PROPERTIES),
     "(?(": "conditions on groups are not supported",
     "(?>": "atomic groups are not supported; write (?:",
     "(?<": "named groups are written (?P<name>",
 }
+_PROPERTY_IN_SET = re.compile(r"\A(?:\\[^pP]|[^\\])*\\[pP]", re.DOTALL)
 # Written twice, these are operators on sets in other dialects, as is a set in a set.
 _DOUBTFUL = re.compile(r"\A\[\[|--|&&|~~|\|\|")
 
@@ -67,6 +71,28 @@ def parse(pattern: str) -> Any:
         raise GuideError(place, clipped(error.msg, 300)) from error  # it may repeat a long part of the pattern
 
 
+def misplaced(pattern: str) -> str:
+    """The place of the first ^ or $ that is at no edge, of the pattern or of an alternative; "" where none is found."""
+    tokens = list(_tokens(pattern))
+    for index, (position, token) in enumerate(tokens):
+        before = tokens[index - 1][1] if index else "|"
+        after = tokens[index + 1][1] if index + 1 < len(tokens) else "|"
+        if (token in _STARTS and before not in (*_STARTS, *_GROUPS, "|")) or (
+            token in _ENDS and after not in (*_ENDS, ")", "|")
+        ):
+            return f"character {position + 1}"
+    return _lone([position for position, token in tokens if token in (*_STARTS, *_ENDS)])
+
+
+def lone_set(pattern: str) -> str:
+    """The place of the only set in brackets; "" where there is none, or more than one."""
+    return _lone([position for position, token in _tokens(pattern) if token[0] == "["])
+
+
+def _lone(positions: list[int]) -> str:
+    return f"character {positions[0] + 1}" if len(positions) == 1 else ""
+
+
 def _tokens(pattern: str) -> Iterator[tuple[int, str]]:
     return ((match.start(), match.group()) for match in _TOKEN.finditer(pattern))
 
@@ -75,6 +101,8 @@ def _problem(token: str) -> str | None:
     """Why a token is not of our dialect."""
     if token[0] == "[" and (doubtful := _DOUBTFUL.search(re.sub(r"\\.", "", token, flags=re.DOTALL))):
         return f"{doubtful.group()[-2:]} in a set means different things elsewhere; write a backslash before each"
+    if token[0] == "[" and _PROPERTY_IN_SET.match(token):
+        return _NO_PROPERTIES
     if len(token) > 1 and token[-1] == "+" and token[0] in "*+?{":
         return "possessive repeats are not supported; leave out the last +"
     if token[0] == "{" and any(len(count) > 9 or int(count) > MAX_COUNT for count in re.findall("[0-9]+", token)):

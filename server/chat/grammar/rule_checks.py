@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from .expressions import Choice, Expression, GuideError, Reference, Rules
-from .json_values import RULES
+from .expressions import EMPTY, Choice, Expression, GuideError, Reference, Rules
+from .json_values import RULES, references
 from .nullable import productive_rules
 
 
@@ -17,7 +17,9 @@ def check_rules(rules: Rules, places: Mapping[str, str]) -> None:
     except CycleError as error:
         place = next(places[name] for name in error.args[1] if name in places)
         raise GuideError(place, "leads back to itself without a property or item in between") from None
-    productive = productive_rules({**RULES, **rules})
+    # A rule that needs no other always derives something; most of a grammar is in those.
+    needing = {name: rule if next(references(rule), None) is not None else EMPTY for name, rule in rules.items()}
+    productive = productive_rules({**RULES, **needing})
     for name in rules:
         if name not in productive:
             raise GuideError(places[name], "no value can satisfy this: it needs itself inside, without end")

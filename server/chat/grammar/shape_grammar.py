@@ -12,9 +12,12 @@ from .json_text import JsonValue, clipped, step, types_of, write_json
 from .json_values import OBJECT, VALUE
 from .keywords import TYPES
 from .numbers import RangeError, integer_expression, is_within, number_expression
+from .regex_syntax import MAX_CHARACTERS
 from .shape_reading import MAX_ITEMS
 from .shapes import Group, Members, Shape
 from .strings import string_expression
+
+_SYMBOLS_PER_PATTERN_CHARACTER = 5  # what reading a pattern takes besides writing what it stands for
 
 
 class NoValue(GuideError):
@@ -30,6 +33,10 @@ class Parts(Protocol):
 
     def share(self, expression: Expression, place: str) -> Expression:
         """The expression as something small, or as a rule."""
+        ...
+
+    def spend(self, symbols: int, place: str) -> None:
+        """Notes work that is worth so many symbols. Raises GuideError where it gets too much."""
         ...
 
     def is_false(self, group: Group) -> bool:
@@ -59,7 +66,7 @@ def _of_type(kind: str, shape: Shape, parts: Parts) -> Expression:
         case "array":
             return _array(shape, parts)
         case "string":
-            return _string(shape)
+            return _string(shape, parts)
         case "number" | "integer":
             return _number(shape, whole=kind == "integer")
         case "boolean":
@@ -92,7 +99,9 @@ def _is_allowed(value: JsonValue, shape: Shape) -> bool:
     return is_within(value, shape.numbers)
 
 
-def _string(shape: Shape) -> Expression:
+def _string(shape: Shape, parts: Parts) -> Expression:
+    characters = min(len(shape.texts.pattern or ""), MAX_CHARACTERS)  # longer ones are refused unread
+    parts.spend(_SYMBOLS_PER_PATTERN_CHARACTER * characters, shape.place)
     try:
         return string_expression(shape.texts)
     except GuideError as error:
@@ -114,8 +123,8 @@ def _object(shape: Shape, parts: Parts) -> Expression:
     written = [each for each in names if _is_written(each, shape, parts)]
     extra = _extra(members, tuple(names), shape.place, parts)
     _check_count(members, len(written), is_open=extra is not None, place=shape.place)
-    most_extra = None if members.most is None else members.most - len(written)
-    if not names and members.additional is None and not members.fewest and members.most is None:
+    most_extra = None if members.most is None else min(members.most - len(written), MAX_ITEMS)
+    if members == Members():
         return OBJECT
     found = [
         Member(
@@ -145,7 +154,7 @@ def _is_written(name: str, shape: Shape, parts: Parts) -> bool:
 def _extra(members: Members, names: tuple[str, ...], place: str, parts: Parts) -> Expression | None:
     """A member that is not among the properties, name and value; None where there is none."""
     group = members.additional
-    if parts.is_false(group or ()) or (group is None and members.properties):
+    if parts.is_false(group or ()) or (group is None and members.are_listed):
         return None
     key = any_key(but=names, share=lambda each: parts.share(each, place))
     value = parts.value(group or (), step(place, "additionalProperties"))
@@ -161,8 +170,6 @@ def _check_count(members: Members, count: int, *, is_open: bool, place: str) -> 
         raise GuideError(
             step(place, "maxProperties"), "maxProperties is supported from what properties name on; raise it"
         )
-    if members.most is not None and members.most > MAX_ITEMS and is_open:
-        raise GuideError(step(place, "maxProperties"), f"maxProperties is supported up to {MAX_ITEMS:,}; leave it out")
 
 
 def _array(shape: Shape, parts: Parts) -> Expression:

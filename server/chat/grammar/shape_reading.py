@@ -64,7 +64,7 @@ def _texts(keywords: Keywords) -> Texts:
         raise keywords.error("format", f"must be one of {', '.join(sorted(FORMATS))}; leave others out")
     return Texts(
         shortest=keywords.count("minLength", most=MAX_LENGTH) or 0,
-        longest=keywords.count("maxLength", most=MAX_LENGTH),
+        longest=keywords.count("maxLength"),
         pattern=keywords.text("pattern"),
         format=known,
     )
@@ -78,6 +78,7 @@ def _members(keywords: Keywords) -> Members:
     additional = (step(keywords.place, "additionalProperties"),) if "additionalProperties" in keywords else None
     return Members(
         properties={name: (place,) for name, place in keywords.named_places("properties").items()},
+        are_listed="properties" in keywords,
         required=keywords.texts("required"),
         additional=additional,
         fewest=keywords.count("minProperties") or 0,
@@ -92,9 +93,10 @@ def _items(keywords: Keywords) -> Items:
         raise keywords.error("uniqueItems", "is not supported; leave it out")
     if "items" in keywords and isinstance(keywords.value("items"), list):
         raise keywords.error("items", "must be one schema; use prefixItems for a list of them")
+    most = keywords.count("maxItems")
     return Items(
         prefix=tuple((place,) for place in keywords.places("prefixItems")) if "prefixItems" in keywords else (),
         rest=(step(keywords.place, "items"),) if "items" in keywords else None,
         fewest=keywords.count("minItems", most=MAX_ITEMS) or 0,
-        most=keywords.count("maxItems", most=MAX_ITEMS),
+        most=None if most is None else min(most, MAX_ITEMS),
     )

@@ -20,9 +20,13 @@ Group: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """Objects. `additional`: the group for names that are not among `properties`; None where nothing was said."""
+    """Objects. `additional`: the group for names that are not among `properties`; None where nothing was said.
+
+    `are_listed`: some schema has `properties`, be it an empty one; without `additional` no other names are written.
+    """
 
     properties: Mapping[str, Group] = field(default_factory=dict)
+    are_listed: bool = False
     required: tuple[str, ...] = ()
     additional: Group | None = None
     fewest: int = 0
@@ -117,6 +121,7 @@ def _both_members(one: Members, other: Members) -> Members:
     additional = _joined(one.additional, other.additional)
     return Members(
         properties={name: _union(one.group_of(name), other.group_of(name)) for name in names},
+        are_listed=one.are_listed or other.are_listed,
         required=_union(one.required, other.required),
         additional=additional,
         fewest=max(one.fewest, other.fewest),

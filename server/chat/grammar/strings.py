@@ -19,7 +19,7 @@ from .formats import format_expression
 from .json_values import CHARACTER, STRING
 from .regex import json_string_content, search_expression
 
-MAX_LENGTH = 10_000
+MAX_LENGTH = 10_000  # longer ones are not written, be they allowed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,14 @@ def string_expression(texts: Texts) -> Expression:
     if texts.longest is not None and texts.shortest > texts.longest:
         raise GuideError("", f"no string has at least {texts.shortest:,} and at most {texts.longest:,} characters")
     if texts.pattern is None and texts.format is None:
-        return _quoted(Repeat(CHARACTER, texts.shortest, texts.longest))
+        longest = None if texts.longest is None else min(texts.longest, MAX_LENGTH)
+        return _quoted(Repeat(CHARACTER, texts.shortest, longest))
     if texts.pattern is not None and texts.format is not None:
-        raise GuideError("", "pattern can't be combined with format; leave one of them out")
-    content = search_expression(texts.pattern) if texts.pattern is not None else format_expression(texts.format or "")
+        raise GuideError("", "pattern can't be combined with format; leave out the pattern")
+    if texts.pattern is not None:
+        content = search_expression(texts.pattern)
+    else:
+        content = format_expression(texts.format or "", bounded=texts.longest is not None)
     _check_lengths(content, texts)
     return _quoted(json_string_content(content) if texts.pattern is not None else content)
 

@@ -14,7 +14,7 @@ import pytest
 
 from server.chat.engine import EngineRequest
 from server.chat.model import Sampling
-from server.errors import DeadlineExceeded, EngineBusy, EngineFailed, EngineUnavailable, ServiceError
+from server.errors import DeadlineExceeded, EngineBusy, EngineFailed, EngineUnavailable, GuideRefused, ServiceError
 from server.triton.engine import TritonEngine, error_from_status
 from tests.fakes import PATIENCE_SECONDS, Abort, FakeTriton, Final, InBandError, eventually, running_triton
 
@@ -99,6 +99,8 @@ STATUSES = [
     (grpc.StatusCode.UNKNOWN, "", EngineFailed),
     (grpc.StatusCode.CANCELLED, "", EngineUnavailable),
     (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded),
+    (grpc.StatusCode.INVALID_ARGUMENT, "guided_decoding_guide: it can be read in too many ways at once", GuideRefused),
+    (grpc.StatusCode.INTERNAL, "the guide cannot be followed further: too many ways", GuideRefused),
 ]
 
 

@@ -15,6 +15,9 @@ KIND_A: dict[str, Any] = {"type": "object", "properties": {"kind": {"const": "a"
 KIND_B: dict[str, Any] = {"type": "object", "properties": {"kind": {"enum": ["b", "c"]}}, "required": ["kind"]}
 MAYBE_B: dict[str, Any] = {"properties": {"kind": {"const": "b"}}}
 NOT_B: dict[str, Any] = {"properties": {"kind": False}}
+CLOSED_X, CLOSED_Y = (
+    {"type": "object", "properties": {name: {}}, "required": [name], "additionalProperties": False} for name in "xy"
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,15 @@ NOT_B: dict[str, Any] = {"properties": {"kind": False}}
         (KIND_A, MAYBE_B, False),
         (MAYBE_B, KIND_A, True),
         (KIND_A, KIND_A, True),
-        (KIND_A, NOT_B, True),
+        (KIND_A, NOT_B, False),
+        (NOT_B, KIND_A, False),
+        (CLOSED_X, CLOSED_Y, False),
+        (CLOSED_X, {"type": "object", "required": ["y"]}, False),
+        ({"properties": {"x": {}}}, {"type": "object", "required": ["y"]}, False),
+        ({"properties": {"x": {}}, "required": ["y"]}, {"type": "object", "required": ["y"]}, True),
+        ({"type": "object"}, CLOSED_Y, True),
+        ({"properties": {}}, CLOSED_Y, False),
+        (CLOSED_X, {"properties": {"x": {}}, "additionalProperties": False}, True),
         (KIND_A, False, False),
         ({}, {}, True),
     ],

@@ -48,6 +48,16 @@ def test_lets_through(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_bounded(name: str) -> None:
+    content = format_expression(name, bounded=True)
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    for seed in range(50):
+        text = sample(Grammar({"root": content}), seed, repeats=1_000)
+        assert len(text) <= 1_000
+        checker.check(text, name)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_samples(name: str) -> None:
     grammar = Grammar({"root": format_expression(name)})
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from server.chat.grammar.expressions import GuideError
 from server.chat.grammar.json_schema import schema_fragment
+from server.chat.grammar.limits import Budget
 
+COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 ENDLESS = {"required": ["a"], "properties": {"a": {"$ref": "#"}}}
 KINDS = [{"properties": {"kind": {"const": kind}}} for kind in ("a", "b")]
 
@@ -23,6 +26,11 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"type": "number", "multipleOf": 1}, "/multipleOf", "use type integer"),
     ({"patternProperties": {}}, "/patternProperties", "patternProperties is not supported"),
     ({"nullable": True, "type": "string"}, "/nullable", '["string", "null"]'),
+    ({"propertyNames": {"maxLength": 9}}, "/propertyNames", "propertyNames is not supported"),
+    ({"propertyNames": 1}, "/propertyNames", "propertyNames is not supported"),
+    ({"type": ["string", "integer"], "format": "int"}, "/format", "must be one of date"),
+    ({"type": "string", "format": "int32"}, "/format", "must be one of date"),
+    ({"type": "array", "format": "int32"}, "/format", "does not apply to type array"),
     ({"dependentRequired": {}}, "/dependentRequired", "dependentRequired is not supported"),
     ({"type": "object", "unevaluatedProperties": False}, "/unevaluatedProperties", "use additionalProperties"),
     ({"type": "array", "unevaluatedItems": False}, "/unevaluatedItems", "use items"),
@@ -40,8 +48,17 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"type": []}, "/type", "must be one of"),
     ({"minLength": -1}, "/minLength", "whole number"),
     ({"minLength": 1.5}, "/minLength", "whole number"),
-    ({"maxLength": 10_001}, "/maxLength", "up to 10,000"),
-    ({"maxItems": 1_001}, "/maxItems", "up to 1,000"),
+    ({"minLength": 10_001}, "/minLength", "up to 10,000"),
+    ({"minItems": 1_001}, "/minItems", "up to 1,000"),
+    ({"minLength": 1e308}, "/minLength", "up to 10,000"),
+    ({"minItems": 1e300}, "/minItems", "up to 1,000"),
+    ({"minProperties": 1e308}, "/minProperties", "lower it"),
+    *(({name: -1e308}, f"/{name}", "whole number") for name in COUNTS),
+    ({"type": "integer", "multipleOf": 1e308}, "/multipleOf", "leave it out"),
+    ({"minimum": 1e308}, "", "supported up to"),
+    ({"maximum": -1e308}, "", "supported up to"),
+    ({"exclusiveMinimum": 1e308}, "", "supported up to"),
+    ({"type": "integer", "exclusiveMaximum": -1e308}, "", "supported up to"),
     ({"minimum": "1"}, "/minimum", "must be a number"),
     ({"minimum": 1, "exclusiveMinimum": True}, "/exclusiveMinimum", "older draft"),
     ({"properties": {"a": {"required": True}}}, "/properties/a/required", "older draft"),
@@ -61,7 +78,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"pattern": "^a+$", "maxLength": 5}, "/pattern", "maxLength can't be combined with pattern"),
     ({"pattern": "^a*$", "minLength": 1}, "/pattern", "minLength can't be combined with pattern"),
     ({"format": "uuid", "maxLength": 5}, "", "maxLength can't be combined with format"),
-    ({"format": "uuid", "pattern": "a"}, "/pattern", "can't be combined with format"),
+    ({"format": "uuid", "pattern": "a"}, "/pattern", "leave out the pattern"),
     # References.
     ({"$ref": "https://example.org/a"}, "/$ref", "a place in this schema"),
     ({"$ref": "#a"}, "/$ref", "a place in this schema"),
@@ -118,6 +135,13 @@ def test_refuses_what_is_no_object(schema: Any) -> None:
         schema_fragment(json.dumps(schema), object_only=True)
 
 
+PAIRS = [{"anyOf": [{"properties": {f"{name}{each}": {}}} for name in "ab"]} for each in range(8)]
+
+
+def kind(index: int) -> Any:
+    return {"type": "object", "properties": {"kind": {"const": index}}, "required": ["kind"]}
+
+
 HOSTILE: dict[str, tuple[str, str]] = {
     "not JSON": ("{", "is not JSON: .*line 1"),
     "NaN": ('{"minimum": NaN}', "NaN"),
@@ -141,12 +165,21 @@ HOSTILE: dict[str, tuple[str, str]] = {
         json.dumps({"$defs": {str(each): {"$ref": f"#/$defs/{each + 1}"} for each in range(500)}, "$ref": "#/$defs/0"}),
         "more than 64 references in a row",
     ),
+    "many kinds": (json.dumps({"oneOf": [kind(each) for each in range(250)]}), "becomes too large"),
+    "many patterns": (
+        json.dumps({"properties": {f"p{each}": {"pattern": f"[a-z]{{2}}{each}" * 900} for each in range(40)}}),
+        "more than 75,000 symbols",
+    ),
+    "many combinations": (
+        json.dumps({"properties": {f"z{each}": {"allOf": PAIRS[:5]} for each in range(60)}, "allOf": PAIRS}),
+        "becomes too large|more than 75,000 symbols",
+    ),
     "many exclusions": (json.dumps({"oneOf": [{"const": each} for each in range(1_500)]}), "more than 256 cases"),
     "many digits": (
         json.dumps(
             {"properties": {f"p{each}": {"minimum": each + 0.123456, "maximum": 1234567.1} for each in range(900)}}
         ),
-        "more than 150,000 symbols",
+        "more than 75,000 symbols",
     ),
 }
 
@@ -179,3 +212,30 @@ def _definitions(count: int, each: Any) -> str:
 )
 def test_big_schemas_make_grammars_of_their_size(schema: str) -> None:
     assert len(schema_fragment(schema).rules) < 2_500
+
+
+EXPENSIVE = {
+    "ranges": {f"p{each}": {"minimum": each - 123.456789012, "maximum": 98765.4321012345 + each} for each in range(70)},
+    "combinations": {"p": {"allOf": PAIRS}},
+    "constants": {"p": {"oneOf": [{"const": each} for each in range(256)]}},
+    "kinds": {"p": {"oneOf": [kind(each) for each in range(140)]}},
+}
+
+
+@pytest.mark.parametrize("name", EXPENSIVE)
+def test_the_worst_schemas_take_little_time(name: str) -> None:
+    start = time.process_time()
+    schema_fragment(json.dumps({"properties": EXPENSIVE[name]}))
+    assert time.process_time() - start < 3  # at most 0.3 s on a machine of its own
+
+
+def test_schemas_of_a_request_share_a_budget() -> None:
+    schema = json.dumps({"properties": EXPENSIVE["ranges"]})
+    budget = Budget()
+    schema_fragment(schema, budget=budget)
+    schema_fragment(schema, budget=budget)
+    with pytest.raises(GuideError, match="offer fewer or simpler ones"):
+        schema_fragment(schema, budget=budget)
+    with pytest.raises(GuideError, match="offer fewer or simpler ones"):
+        schema_fragment('{"type": "null"}', budget=budget)
+    assert schema_fragment('{"type": "null"}').rules == {}

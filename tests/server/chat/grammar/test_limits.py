@@ -22,7 +22,7 @@ from server.chat.grammar.expressions import (
     optional,
     sequence,
 )
-from server.chat.grammar.limits import MAX_RULE_SYMBOLS, MAX_RULES, check_grammar, expanded_size
+from server.chat.grammar.limits import MAX_RULE_SYMBOLS, MAX_RULES, Budget, check_grammar, expanded_size
 
 A, B = Literal("a"), Literal("b")
 LOOP = Reference(ROOT)
@@ -130,3 +130,13 @@ def test_long_chains_take_neither_stack_nor_time(last: Expression, problem: str 
         with pytest.raises(GuideError, match=problem):
             check_grammar(Grammar(chain(last)))
     assert time.process_time() - start < 10  # 0.3 s; a search in squares would take minutes
+
+
+def test_a_budget_is_used_up() -> None:
+    budget = Budget(10)
+    budget.spend(4, "/a")
+    budget.spend(6, "/b")
+    for place in ("/c", "/d"):
+        with pytest.raises(GuideError, match="too large together; offer fewer or simpler ones") as caught:
+            budget.spend(1, place)
+        assert caught.value.place == place

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from server.chat.grammar.expressions import GuideError
+from server.chat.grammar.limits import Budget
 from server.chat.grammar.references import Document, Node
 
 DEFINITIONS: dict[str, Any] = {
@@ -85,6 +86,20 @@ def test_shapes_are_put_together() -> None:
     assert shape.types == {"object"}
     assert list(shape.members.properties) == ["a", "b"]
     assert shape.members.required == ("a",)
+
+
+@pytest.mark.parametrize("index", ["00", "01", "-1", "+0", "1", "9" * 5_000, "²", "٠", ""])
+def test_only_an_index_leads_into_a_list(index: str) -> None:
+    known = Document({"allOf": [{"type": "null"}], "$ref": f"#/allOf/{index}"})
+    with pytest.raises(GuideError, match="which isn't there"):
+        known.node(("",))
+
+
+def test_work_is_paid_for() -> None:
+    budget = Budget(100)
+    with pytest.raises(GuideError, match="too large together"):
+        Document({}, budget).count(100)
+    assert budget.symbols < 0
 
 
 def test_work_is_bounded() -> None:

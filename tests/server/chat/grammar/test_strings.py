@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.chat.grammar.expressions import Grammar, GuideError
 from server.chat.grammar.json_values import RULES
-from server.chat.grammar.strings import Texts, string_expression
+from server.chat.grammar.strings import MAX_LENGTH, Texts, string_expression
 from tests.grammar_tools import accepts, sample
 
 
@@ -43,6 +43,12 @@ def test_all_texts_can_be_written(text: str) -> None:
         (Texts(pattern="^a{2,4}$", shortest=2, longest=4), '"aaa"', '"a"'),
         (Texts(format="ipv4", shortest=7, longest=15), '"1.2.3.4"', '"1.2.3"'),
         (Texts(shortest=2), '"abc"', '"a"'),
+        (Texts(longest=2 * MAX_LENGTH), '"abc"', '"' + "a" * (MAX_LENGTH + 1) + '"'),
+        (
+            Texts(format="uri", shortest=1, longest=2083),
+            '"https://a.example/b?c#d"',
+            json.dumps("https://a.example/" + "b" * 200),
+        ),
     ],
 )
 def test_constraints(texts: Texts, good: str, bad: str) -> None:
@@ -56,7 +62,7 @@ def test_constraints(texts: Texts, good: str, bad: str) -> None:
         (Texts(pattern="^(a|bb)$", shortest=2), "minLength can't be combined with pattern, which allows shorter"),
         (Texts(pattern="a", longest=2), "maxLength can't be combined with pattern, which allows longer"),
         (Texts(format="date", longest=9), "maxLength can't be combined with format"),
-        (Texts(pattern="a", format="date"), "pattern can't be combined with format"),
+        (Texts(pattern="a", format="date"), "pattern can't be combined with format; leave out the pattern"),
         (Texts(shortest=2, longest=1), "at least 2 and at most 1"),
     ],
 )
