@@ -1,4 +1,4 @@
-"""Shows what a bundle is and whether its files are as it says. Knows no engine."""
+"""Shows what a bundle is and whether its files are as it says. Knows of engines only how they name adapters' files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from .bundle import Bundle, read_bundle
 from .bundle_writer import damaged_files
+from .llama_cpp.adapters import adapter_file_name
 from .progress import readable_size
 
 
@@ -89,7 +90,7 @@ class Inspection:
 
     def _adapter(self, name: str) -> str:
         """With the size of its file, which is about what it takes in memory."""
-        file_name = f"lora-{self.bundle.adapters[name]}.gguf"
+        file_name = adapter_file_name(self.bundle.adapters[name])
         sizes = [file.size_bytes for file in self.files if file.path.endswith(f"/{file_name}")]
         return f"{name} ({readable_size(sum(sizes))})" if sizes else name
 

@@ -353,6 +353,8 @@ CITY = {
     "required": ["city", "large"],
     "additionalProperties": False,
 }
+# llguidance's own key: no white space, of which a high temperature may draw any number.
+DENSE = {"x-guidance": {"whitespace_flexible": False}}
 CALL = r"""root ::= "{" "\"city\": " text ", " "\"days\": " [1-9] [0-9]? "}" | "none"
 text ::= "\"" [^"\\\x00-\x1F]{1,20} "\"" # as GBNF and XGrammar write it"""
 
@@ -369,7 +371,7 @@ def is_call(text: str) -> None:
 @pytest.mark.parametrize(
     ("guide", "judge"),
     [
-        (guided("json_schema", json.dumps(CITY)), is_city),
+        (guided("json_schema", json.dumps(CITY | DENSE)), is_city),
         (
             guided("regex", r"(Paris|Rome|[A-Z][a-z]{3,8}), [0-9]{2}\."),
             re.compile("[A-Z][a-z]+, [0-9]{2}[.]").fullmatch,
@@ -451,6 +453,27 @@ async def test_large_grammars_hold_nobody_up(engine: EngineClient, hello: list[i
     call.cancel()
     assert len(await text) == 20
     assert meanwhile > 20, "the steps of the guided request alone are 20"
+
+
+async def test_stop_while_guides_are_compiled(
+    engine: EngineClient, hello: list[int], real_triton: EmbeddedTriton
+) -> None:
+    """Those being compiled and those waiting behind them all end, each with one empty final response."""
+    word = "lorem ipsum dolor " * 20_000
+    calls = []
+    for index in range(4):
+        large = guided("ebnf_grammar", f'root ::= "{index} {word}"')
+        calls.append(await engine.open(tensors_of(hello, 4000, streaming=True, **large), request_id="large"))
+    answers = [asyncio.ensure_future(call.read()) for call in calls]
+    unanswered = set(answers)
+    while unanswered:  # again and again: they may arrive after the first stop
+        assert [r.final async for r in engine.stream(tensors_of([1], 1, stop=True), request_id="large")] == [True]
+        _, unanswered = await asyncio.wait(unanswered, timeout=0.1)
+    responses = [read_response(answer.result()) for answer in answers]
+    assert [(response.ids, response.final) for response in responses] == [([], True)] * 4
+    for call in calls:
+        call.cancel()
+    await until(lambda: all_idle(real_triton), seconds=2, what="none holds a slot")
 
 
 async def test_a_guide_that_gets_out_of_hand_fails_alone(engine: EngineClient, hello: list[int]) -> None:

@@ -18,19 +18,26 @@ _size_lock = threading.Lock()
 def on_deep_stack(function: Callable[[], _Result]) -> _Result:
     """Call `function` in a thread of its own with a stack of `STACK_BYTES`; returns or raises what it does."""
     result: Future[_Result] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(function())
-        except BaseException as error:
-            result.set_exception(error)
-
     with _size_lock:
         usual = threading.stack_size(STACK_BYTES)
         try:
-            thread = threading.Thread(target=run, name="deep stack", daemon=True)
+            thread = threading.Thread(target=_run, args=(function, result), name="deep stack", daemon=True)
             thread.start()
         finally:
             threading.stack_size(usual)
     thread.join()
-    return result.result()
+    try:
+        return result.result()
+    finally:
+        # An error's traceback leads to this frame, and to the one below. If they held the error in turn, it would live
+        # on until the garbage collector comes by, with all that its callers hold.
+        del result
+
+
+def _run(function: Callable[[], _Result], result: Future[_Result]) -> None:
+    try:
+        result.set_result(function())
+    except BaseException as error:
+        result.set_exception(error)
+    finally:
+        del result

@@ -26,10 +26,14 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The request ended without its result; nothing follows. `unavailable`: the engine stops, another may do it."""
+    """The request ended without its result; nothing follows.
+
+    `unavailable`: not now, another engine may do it. `invalid`: the request is wrong, none will do it.
+    """
 
     message: str
     unavailable: bool = False
+    invalid: bool = False
 
 
 Event = Tokens | Failed

@@ -13,6 +13,8 @@ from .tensors import TensorReader, Tensors
 
 KINDS = ("json", "json_schema", "regex", "ebnf_grammar")
 MOST_BYTES = 1024 * 1024
+# llguidance's time for these grows with the square of what they hold.
+MOST_BYTES_OF = {"json_schema": 64 * 1024, "regex": 64 * 1024}
 
 _KIND_TENSOR = "guided_decoding_guide_type"
 _TEXT_TENSOR = "guided_decoding_guide"
@@ -62,7 +64,8 @@ def guide_text_from_tensors(tensors: Tensors) -> GuideText | None:
         RequestError: an unknown kind, a kind without its text or the reverse, or a text that is too long or not UTF-8.
     """
     reader = TensorReader(tensors)
-    kind, text = reader.text(_KIND_TENSOR, MOST_BYTES), reader.text(_TEXT_TENSOR, MOST_BYTES)
+    kind = reader.text(_KIND_TENSOR, MOST_BYTES)
+    text = reader.text(_TEXT_TENSOR, MOST_BYTES_OF.get(kind, MOST_BYTES))
     if not kind and not text:
         return None
     if kind not in KINDS:

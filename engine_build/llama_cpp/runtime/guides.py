@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from .deep_stack import on_deep_stack
 from .ebnf import lark_from_ebnf
 from .errors import RequestError
+from .guide_time import MOST_SECONDS_FOR_A_TOKEN, TOO_AMBIGUOUS, GuideTime
 from .guided import GuideText
 from .sampling import SamplingError
 
@@ -26,13 +28,20 @@ try:
 except ImportError as error:
     raise ImportError("the package llguidance is not installed; run pip install 'llamarpc[embedded]'") from error
 
-# Guided requests share the engine's thread with all others. One that takes longer than this for a token fails, alone.
-_MOST_SECONDS = 0.3
 # A mask that would take more steps is not computed; 50,000 take about 5 ms, in bad grammars up to a second.
-_LIMITS = LLParserLimits(max_items_in_row=10_000, step_max_items=50_000, max_lexer_states=50_000, verbose_errors=False)
+_LIMITS: Mapping[str, Any] = {
+    "max_items_in_row": 10_000,
+    "step_max_items": 50_000,
+    "max_lexer_states": 50_000,
+    "verbose_errors": False,
+}
+# For what is one large terminal to llguidance's lexer, which takes time in the square of this: here up to a second.
+# Of EBNF every character is a terminal of its own.
+_MOST_LEXER_FUEL = {"json_schema": 40_000, "regex": 40_000}
 # Where only one text can come, allow all ways to write it in tokens, not just the tokenizer's own.
 _OPTIONS = '%llguidance {"no_forcing": true}\n'
-_TOO_AMBIGUOUS = "it can be read in too many ways at once; make it simpler"
+_CANNOT_FOLLOW = "the guide cannot be followed further: "
+_PANICKED = "it is too large"
 _LONGEST_REASON = 300
 _KEPT_GUIDES = 32
 _LONGEST_KEPT = 128 * 1024  # characters
@@ -46,7 +55,7 @@ class Guides:
         """`tokens`: the bytes of each id as they appear in text; empty for ids that stand for no text."""
         self._tokens = tokens
         self._tokenizer = LLTokenizer(TokenizerWrapper(_Vocabulary(tokens)))
-        # Conversations come back with the same tools.
+        # Conversations come back with the same tools, which are ebnf_grammar.
         self._kept = lru_cache(_KEPT_GUIDES)(self._compiled)
 
     def start(self, guide: GuideText, *, end_id: int = -1, stop_words: Iterable[tuple[int, ...]] = ()) -> MatcherGuide:
@@ -60,9 +69,11 @@ class Guides:
         """
         words = {word[0] for word in stop_words if len(word) == 1 and not self._tokens[word[0]]}
         endings = sorted(words | ({end_id} if end_id >= 0 else set()))
-        compiled = self._kept if len(guide.text) <= _LONGEST_KEPT else self._compiled
-        matcher, first_bits = compiled(guide)
-        return MatcherGuide(matcher.deep_copy(), first_bits, len(self._tokens), endings)
+        keep = guide.kind == "ebnf_grammar" and len(guide.text) <= _LONGEST_KEPT
+        with _panics_as(RequestError, "guided_decoding_guide: "):
+            matcher, first_bits = self._kept(guide) if keep else self._compiled(guide)
+            matcher = matcher.deep_copy()
+        return MatcherGuide(matcher, first_bits, len(self._tokens), endings)
 
     def _compiled(self, guide: GuideText) -> tuple[LLMatcher, bytes | None]:
         return on_deep_stack(lambda: self._matcher(guide))
@@ -70,13 +81,14 @@ class Guides:
     def _matcher(self, guide: GuideText) -> tuple[LLMatcher, bytes | None]:
         """The matcher, and what may come first: often its costliest answer, and not for the engine to wait for."""
         lark = LLMatcher.grammar_from_lark(_OPTIONS + _LARK_FROM[guide.kind](guide.text))
-        matcher = LLMatcher(self._tokenizer, lark, log_level=0, limits=_LIMITS)
+        limits = LLParserLimits(initial_lexer_fuel=_MOST_LEXER_FUEL.get(guide.kind), **_LIMITS)
+        matcher = LLMatcher(self._tokenizer, lark, log_level=0, limits=limits)
         if matcher.is_error():
             raise RequestError(f"guided_decoding_guide: {_reason(matcher)}")
         started = time.thread_time()
         first_bits = _bits(matcher)
-        if time.thread_time() - started > _MOST_SECONDS:
-            raise RequestError(f"guided_decoding_guide: {_TOO_AMBIGUOUS}")
+        if time.thread_time() - started > MOST_SECONDS_FOR_A_TOKEN:
+            raise RequestError(f"guided_decoding_guide: {TOO_AMBIGUOUS}")
         if first_bits is not None and not any(first_bits):
             raise RequestError("guided_decoding_guide: no text can come of it")
         return matcher, first_bits
@@ -92,6 +104,7 @@ class MatcherGuide:
         self._first_bits = first_bits
         self._vocabulary_size = vocabulary_size
         self._endings = endings
+        self._time = GuideTime()
 
     def allows(self, token: int) -> bool:
         """Whether `token` may come next."""
@@ -118,25 +131,28 @@ class MatcherGuide:
             self._first_bits = None
             with self._checked():
                 self._matcher.consume_token(token)
+            self._time.end()
 
     @property
     def may_end(self) -> bool:
         """Whether the output may end here."""
-        return self._matcher.is_accepting()
+        with _panics_as(SamplingError, _CANNOT_FOLLOW):
+            return self._matcher.is_accepting()
 
     @property
     def is_complete(self) -> bool:
         """Whether it may end here, and nothing may follow. Can be late: then no id is allowed where it may end."""
-        return self._matcher.is_stopped() and self._matcher.is_accepting()
+        with _panics_as(SamplingError, _CANNOT_FOLLOW):
+            return self._matcher.is_stopped() and self._matcher.is_accepting()
 
     @contextmanager
     def _checked(self) -> Iterator[None]:
-        started = time.thread_time()
-        yield
-        if self._matcher.is_error():
-            raise SamplingError(f"the guide cannot be followed further: {_reason(self._matcher)}")
-        if time.thread_time() - started > _MOST_SECONDS:
-            raise SamplingError(f"the guide cannot be followed further: {_TOO_AMBIGUOUS}")
+        self._time.begin()
+        with _panics_as(SamplingError, _CANNOT_FOLLOW):
+            yield
+            if self._matcher.is_error():
+                raise SamplingError(_CANNOT_FOLLOW + _reason(self._matcher))
+        self._time.check()
 
 
 class _Vocabulary:
@@ -151,6 +167,17 @@ class _Vocabulary:
     def __call__(self, text: bytes) -> list[int]:
         """Asked only for the tokens of a text that must come, which _OPTIONS turns off."""
         return []
+
+
+@contextmanager
+def _panics_as(error_class: type[Exception], beginning: str) -> Iterator[None]:
+    """Rust's panics are no Exceptions in Python: nobody above would catch one, and all requests would end."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as panic:
+        raise error_class(f"{beginning}{_PANICKED}") from panic
 
 
 def _bits(matcher: LLMatcher) -> bytes | None:
@@ -187,9 +214,9 @@ def _reason(matcher: LLMatcher) -> str:
     """llguidance's reason without the Lark text that it quotes around it, which is not the caller's."""
     text = matcher.get_error()
     if text.startswith("panic"):
-        return "it is too large"
+        return _PANICKED
     if "Too many items" in text or "Current row has" in text:
-        return _TOO_AMBIGUOUS
+        return TOO_AMBIGUOUS
     text = re.sub(r"^at \d+\(\d+\): |\n +1 \| .*|<non-verbose/>", "", text, flags=re.DOTALL)
     text = " ".join(text.split())
     # It may also quote the whole guide before the reason.

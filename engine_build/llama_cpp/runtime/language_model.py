@@ -21,6 +21,7 @@ _DECODE_FAILURES = {
     -3: "computation failed",
 }
 _LONGEST_PIECE_BYTES = 256
+_UNKNOWN = "unknown"
 
 
 class Row(NamedTuple):
@@ -64,7 +65,7 @@ class LanguageModel:
         self._check_context_length(context_length, path)
         # llama.cpp makes room for the adapters' share of the computation when the context is made, so they come first.
         self._adapters = {number: self._load_adapter(file) for number, file in (adapters or {}).items()}
-        self._applied: int | None = None
+        self._applied: int | str | None = None
         params = library.llama_context_default_params()
         params.n_seq_max = slots
         # Every slot has a cache of its own (kv_unified stays false): what other requests do cannot change the place,
@@ -159,6 +160,7 @@ class LanguageModel:
     def _apply(self, adapter: int | None) -> None:
         handles = [] if adapter is None else [self._adapters[adapter]]
         count = len(handles)
+        self._applied = _UNKNOWN  # until it has worked; otherwise the next decode would not try again
         status = self._library.llama_set_adapters_lora(
             self._context, (ctypes.c_void_p * count)(*handles), count, (ctypes.c_float * count)(*[1.0] * count)
         )

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
+from .compiling import Compiling, UncompiledRequest
 from .errors import RequestError
+from .generation import Generation
 from .guided import GuideText, guide_text_from_tensors
 from .guides import Guides
 from .inbox import check_requested_outputs, input_tensors, stop_target
@@ -32,6 +33,7 @@ from .watch import Watch
 _SWITCH_INTERVAL_SECONDS = 0.0005
 # Large grammars take a second or more to compile: neither the engine's thread nor Triton's may wait for one.
 _COMPILING_THREADS = 2
+_MOST_WAITING_GUIDES = 64
 
 
 class TritonPythonModel:
@@ -57,8 +59,10 @@ class TritonPythonModel:
             adapters=frozenset(settings.adapters),
         )
         self._guides = Guides(self._language_model.token_bytes())
-        self._compiling = ThreadPoolExecutor(_COMPILING_THREADS, thread_name_prefix="guides")
         self._scheduler = Scheduler(self._language_model, prefill_chunk=settings.prefill_chunk)
+        self._compiling = Compiling(
+            self._scheduler.cancel, threads=_COMPILING_THREADS, most_waiting=_MOST_WAITING_GUIDES
+        )
         self._outbox = Outbox()
         self._watch = Watch(self._scheduler, RequestMetrics(args["model_name"], args["model_version"]).set)
         self._scheduler.start()
@@ -72,7 +76,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End all requests, then give the memory back."""
         self._scheduler.close()
-        self._compiling.shutdown()  # what it still submits, the scheduler refuses
+        self._compiling.close()  # what it still submits, the scheduler refuses
         self._watch.close()
         self._outbox.close()
         self._language_model.close()
@@ -80,28 +84,38 @@ class TritonPythonModel:
     def _take(self, request: pb_utils.InferenceRequest, sender: pb_utils.InferenceResponseSender) -> None:
         tensors = input_tensors(request)
         if is_stop_command(tensors):
-            self._scheduler.stop(stop_target(request))
+            self._stop(stop_target(request))
             send_empty(sender)
             return
         check_requested_outputs(request)
         generation_request = generation_request_from_tensors(tensors, self._limits)
-        submit = partial(self._submit, outlet=Outlet(sender, generation_request), request_id=request.request_id())
         guide = guide_text_from_tensors(tensors)
+        outlet, request_id = Outlet(sender, generation_request), request.request_id()
         if guide is None:
-            submit(generation_request)
-        else:
-            guided = partial(self._submit_guided, generation_request, guide, submit)
-            self._compiling.submit(_or_send_error, sender, guided)
+            self._submit(generation_request, outlet=outlet, request_id=request_id)
+            return
+        uncompiled = UncompiledRequest(
+            request_id=request_id,
+            compile=partial(self._with_guide, generation_request, guide),
+            submit=partial(self._submit, outlet=outlet, request_id=request_id),
+            is_cancelled=outlet.is_cancelled,
+            end=partial(self._outbox.put, outlet),
+        )
+        self._compiling.add(uncompiled)
 
-    def _submit_guided(
-        self, request: GenerationRequest, text: GuideText, submit: Callable[[GenerationRequest], None]
-    ) -> None:
+    def _stop(self, request_id: str) -> None:
+        # In this order: a request goes from the one to the other.
+        self._compiling.stop(request_id)
+        self._scheduler.stop(request_id)
+
+    def _with_guide(self, request: GenerationRequest, text: GuideText) -> GenerationRequest:
         guide = self._guides.start(text, end_id=request.end_id, stop_words=request.stop_words)
-        submit(replace(request, guide=guide))
+        return replace(request, guide=guide)
 
-    def _submit(self, request: GenerationRequest, outlet: Outlet, request_id: str) -> None:
+    def _submit(self, request: GenerationRequest, *, outlet: Outlet, request_id: str) -> Generation:
         generation = self._scheduler.submit(request, partial(self._outbox.put, outlet), request_id)
         self._watch.add(generation, outlet.is_cancelled)
+        return generation
 
 
 def _or_send_error(sender: pb_utils.InferenceResponseSender, action: Callable[[], None]) -> None:

@@ -52,8 +52,7 @@ class Outlet:
     def _send(self, event: Event) -> None:
         if isinstance(event, Failed):
             self.ended = True
-            code = pb_utils.TritonError.UNAVAILABLE if event.unavailable else pb_utils.TritonError.INTERNAL
-            send_error(self._sender, event.message, code)
+            send_error(self._sender, event.message, _code(event))
             return
         tensors = self._reply.feed(event)
         if tensors is not None:
@@ -94,6 +93,12 @@ def send_error(sender: pb_utils.InferenceResponseSender, message: str, code: int
 def send_empty(sender: pb_utils.InferenceResponseSender) -> None:
     """End a request with success and no tensors."""
     sender.send(pb_utils.InferenceResponse(output_tensors=[]), flags=_FINAL)
+
+
+def _code(failed: Failed) -> int:
+    codes = pb_utils.TritonError
+    code: int = codes.UNAVAILABLE if failed.unavailable else codes.INVALID_ARG if failed.invalid else codes.INTERNAL
+    return code
 
 
 def _response(tensors: OutputTensors) -> pb_utils.InferenceResponse:

@@ -1,8 +1,8 @@
 """From the tensors of the `tensorrt_llm` contract to a frozen GenerationRequest, with every check but the guide's.
 
 Knows neither Triton nor llama.cpp: tensors come as a mapping of numpy arrays. `guided` reads the guide's text, and
-`guides` compiles it. Nothing is ignored silently: a tensor
-that the CPU engine cannot honour is refused by name, unless its value asks for nothing.
+`guides` compiles it. Nothing is ignored silently: a tensor that the CPU engine cannot honour is refused by name, unless
+its value asks for nothing.
 """
 
 from collections.abc import Callable

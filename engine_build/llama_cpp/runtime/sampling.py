@@ -88,17 +88,17 @@ class Sampler:
 
     def _pick_guided(self, logits: Logits, guide: Guide) -> int | None:
         left = logits
-        for refused in range(_MOST_TRIES):
+        for tries in range(1, _MOST_TRIES + 1):
             if left.max() == -np.inf and guide.may_end:
                 return None
             token = self._pick(left)
             if guide.allows(token):
                 guide.accept(token)
                 return token
-            if not refused:
+            if tries == 1:
                 left = logits.copy()  # what log_probs are computed from stays
             left[token] = -np.inf
-            if refused == _TRIES_BEFORE_MASK:
+            if tries == _TRIES_BEFORE_MASK:
                 left[~guide.mask()] = -np.inf
         raise SamplingError(
             f"no token can be chosen: the guide refuses the {_MOST_TRIES} that the model would rather have"

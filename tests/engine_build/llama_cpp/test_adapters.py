@@ -77,7 +77,11 @@ def test_adapters_that_fit_are_taken(
             both("blk.7.attn_q.weight"),
             r"changes blk\.7\.attn_q\.weight, which tiny\.gguf doesn't have; .*another model",
         ),
-        (both("output.weight"), r"changes output\.weight, which tiny\.gguf doesn't have"),
+        (
+            both("output.weight"),
+            r"changes output\.weight, but tiny\.gguf has tied embeddings: its output is token_embd\.weight, which",
+        ),
+        (both(a=(0, INPUTS), b=(OUTPUTS, 0)), r"attn_q\.weight\.lora_a and \.lora_b have rank 0"),
         (both("token_embd.weight"), r"changes token_embd\.weight; the engine can only adapt attention"),
         (
             both("blk.0.attn_norm.weight", (1, 8), (1, 1)),

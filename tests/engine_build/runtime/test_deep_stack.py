@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -22,3 +24,28 @@ def test_raises_what_the_function_raises() -> None:
 
     with pytest.raises(ZeroDivisionError, match="here"):
         on_deep_stack(fail)
+
+
+def test_an_error_holds_nothing_once_it_was_dealt_with() -> None:
+    """What callers hold includes Triton's sender, and with it the request's shared memory."""
+
+    class Held:
+        pass
+
+    def fail() -> None:
+        raise ZeroDivisionError("here")
+
+    def call(held: Held) -> None:
+        with pytest.raises(ZeroDivisionError):
+            on_deep_stack(fail)
+
+    gc.collect()
+    gc.disable()
+    try:
+        held = Held()
+        reference = weakref.ref(held)
+        call(held)
+        del held
+        assert reference() is None
+    finally:
+        gc.enable()

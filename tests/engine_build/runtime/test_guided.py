@@ -29,7 +29,8 @@ def test_no_guide(kind: Any, text: Any) -> None:
         ([b"json_schema"], [b"{}"], GuideText(kind="json_schema", text="{}")),
         ([b"regex"], ["é"], GuideText(kind="regex", text="é")),
         ([b"ebnf_grammar"], ["é".encode()], GuideText(kind="ebnf_grammar", text="é")),
-        ([b"regex"], [b"a" * MOST_BYTES], GuideText(kind="regex", text="a" * MOST_BYTES)),
+        ([b"regex"], [b"a" * 65_536], GuideText(kind="regex", text="a" * 65_536)),
+        ([b"ebnf_grammar"], [b"a" * MOST_BYTES], GuideText(kind="ebnf_grammar", text="a" * MOST_BYTES)),
     ],
 )
 def test_reads(kind: Any, text: Any, expected: GuideText) -> None:
@@ -43,7 +44,9 @@ def test_reads(kind: Any, text: Any, expected: GuideText) -> None:
         (None, [b"x"], "guided_decoding_guide_type is missing; it must be one of json, json_schema, regex, "),
         ([b"json"], [b"{}"], "guided_decoding_guide must be empty where guided_decoding_guide_type is json"),
         ([b"regex"], None, "guided_decoding_guide is missing; guided_decoding_guide_type regex needs it"),
-        ([b"regex"], [b"a" * (MOST_BYTES + 1)], "guided_decoding_guide is 1048577 bytes long; at most 1048576 are"),
+        ([b"regex"], [b"a" * 65_537], "guided_decoding_guide is 65537 bytes long; at most 65536 are"),
+        ([b"json_schema"], [b"a" * 65_537], "guided_decoding_guide is 65537 bytes long; at most 65536 are"),
+        ([b"ebnf_grammar"], [b"a" * (MOST_BYTES + 1)], "guided_decoding_guide is 1048577 bytes long; at most 104857"),
         ([b"regex"], [b"a\xff"], "guided_decoding_guide is not UTF-8: invalid start byte at byte 1"),
         ([b"regex"], ["\ud800"], "guided_decoding_guide is not UTF-8"),
         ([b"regex"], [b"a", b"b"], "guided_decoding_guide has shape [2]; it must hold one value"),

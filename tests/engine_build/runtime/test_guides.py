@@ -6,17 +6,19 @@ import importlib
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import jsonschema
-import llguidance
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_build.llama_cpp.runtime import guides
+from engine_build.llama_cpp.runtime import guide_time, guides
 from engine_build.llama_cpp.runtime.errors import RequestError
-from engine_build.llama_cpp.runtime.guided import Guide, GuideText
+from engine_build.llama_cpp.runtime.guided import KINDS, Guide, GuideText
 from engine_build.llama_cpp.runtime.guides import Guides
 from engine_build.llama_cpp.runtime.sampling import SamplingError
 from server.chat.grammar.expressions import Grammar, to_ebnf
@@ -158,7 +160,7 @@ def test_where_no_text_can_go_on_nothing_is_allowed() -> None:
 
 
 def test_a_mask_that_takes_too_long_leaves_everything_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guides, "_LIMITS", llguidance.LLParserLimits(step_max_items=10))
+    monkeypatch.setattr(guides, "_LIMITS", {"step_max_items": 10})
     guide = start("ebnf_grammar", 'root ::= ([a-z]{0,300}){0,300} "!"')
     mask = guide.mask()
     assert mask[ord("1")]
@@ -166,6 +168,82 @@ def test_a_mask_that_takes_too_long_leaves_everything_open(monkeypatch: pytest.M
     assert not mask[END_ID]
     guide.accept(AB)
     assert guide.allows(ord("!"))
+
+
+AMBIGUOUS = 'root ::= p "!"\np ::= [a-z ] p p | [a-z ] p | [a-z ]'
+
+
+def test_a_guide_that_takes_much_time_for_every_token_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No single token takes too long, but all together do."""
+    monkeypatch.setattr(guide_time, "_MORE_SECONDS_A_TOKEN", 0)
+    guide = start("ebnf_grammar", AMBIGUOUS)
+
+    def follow() -> None:
+        for _ in range(5_000):
+            assert guide.allows(ord("a"))
+            guide.accept(ord("a"))
+
+    started = time.thread_time()
+    with pytest.raises(SamplingError, match="cannot be followed further: it can be read in too many ways at once"):
+        follow()
+    assert time.thread_time() - started < 1.5
+
+
+@pytest.mark.parametrize("text", ["a?" * 32_000, "[a-z]*" * 10_900, "(a|b?)" * 10_900, "[a-z]{0,5}" * 6_500])
+def test_expressions_do_not_take_long(text: str) -> None:
+    started = time.process_time()
+    with pytest.raises(RequestError):
+        start("regex", text)
+    assert time.process_time() - started < 8  # 2 s; without the limits up to 20
+
+
+def test_only_grammars_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Guides(TOKENS)
+    made: list[str] = []
+    lark = {kind: lambda text, kind=kind: made.append(kind) or 'start: "a"' for kind in KINDS}
+    monkeypatch.setattr(guides, "_LARK_FROM", lark)
+    for _ in range(2):
+        for kind in KINDS:
+            mine.start(GuideText(kind=kind, text=""))
+    assert sorted(made) == sorted([*KINDS, "json", "json_schema", "regex"])
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, which is no Exception either."""
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_panic_while_compiling_is_the_request_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guides, "_LARK_FROM", {"regex": failing(Panic())})
+    with pytest.raises(RequestError, match="guided_decoding_guide: it is too large"):
+        start("regex", "panic")
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda guide: guide.allows(97), lambda guide: guide.mask(), lambda guide: guide.accept(97)]
+)
+def test_a_panic_later_ends_this_request_alone(ask: Callable[[Guide], object]) -> None:
+    matcher = SimpleNamespace(
+        validate_tokens=failing(Panic()), consume_token=failing(Panic()), deep_copy=failing(Panic())
+    )
+    guide = guides.MatcherGuide(matcher, None, len(TOKENS), [])
+    with pytest.raises(SamplingError, match="the guide cannot be followed further: it is too large"):
+        ask(guide)
+
+
+@pytest.mark.parametrize("name", ["may_end", "is_complete"])
+@pytest.mark.parametrize("error", [Panic(), KeyboardInterrupt(), SystemExit()])
+def test_only_panics_are_taken_for_errors(name: str, error: BaseException) -> None:
+    matcher = SimpleNamespace(is_stopped=lambda: True, is_accepting=failing(error))
+    guide = guides.MatcherGuide(matcher, None, len(TOKENS), [])
+    with pytest.raises(SamplingError if isinstance(error, Panic) else type(error)):
+        getattr(guide, name)
 
 
 def test_missing_wheel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tokenizers import Tokenizer
 
 from engine_build.llama_cpp.download import DEFAULT_WEIGHTS, fetch
 from engine_build.llama_cpp.gguf_reader import GgufModel, read_gguf
-from engine_build.llama_cpp.runtime.language_model import LanguageModel, Row
+from engine_build.llama_cpp.runtime.language_model import DecodeError, LanguageModel, Row
 from engine_build.llama_cpp.runtime.library import LibraryError, open_library
 from engine_build.llama_cpp.tokenizer import build_tokenizer
 from engine_build.spec import cache_dir_from
@@ -156,3 +158,25 @@ def test_token_bytes_are_those_of_the_vocabulary(file: GgufModel, plain: Languag
 def test_special_ids_are_the_control_tokens(file: GgufModel, plain: LanguageModel) -> None:
     types = file.vocabulary.token_types
     assert plain.special_ids() == {token for token, type_ in enumerate(types) if type_ == 3}
+
+
+def test_an_adapter_that_could_not_be_applied_is_tried_again(
+    adapted: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = logits_after_prompt(adapted, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(adapted, "_library", FailingLibrary(adapted))
+        with pytest.raises(DecodeError, match="could not apply the LoRA adapter 2"):
+            adapted.decode([Row(1, 0, 0, True)], 2)
+    assert np.array_equal(logits_after_prompt(adapted, 1), expected)
+
+
+class FailingLibrary:
+    """Takes all adapters away and says that it failed."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._library = model._library
+
+    def llama_set_adapters_lora(self, context: Any, *_: Any) -> int:
+        self._library.llama_set_adapters_lora(context, (ctypes.c_void_p * 0)(), 0, (ctypes.c_float * 0)())
+        return -1

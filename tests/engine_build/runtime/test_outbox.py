@@ -73,6 +73,21 @@ def test_nobody_asks_after_the_last_response(outlet_class: Any) -> None:
     assert outlet.is_cancelled() is False
 
 
+@pytest.mark.parametrize(
+    ("failed", "code"),
+    [
+        (Failed(message="broken"), 1),
+        (Failed(message="broken", unavailable=True), 2),
+        (Failed(message="broken", invalid=True), 3),
+    ],
+)
+def test_failures_have_their_codes(outlet_class: Any, failed: Failed, code: int) -> None:
+    sender = Sender()
+    outlet_class(sender, REQUEST).send(failed)
+    ((response, flags),) = sender.sent
+    assert (response.error.text, response.error.code, flags) == ("broken", code, FINAL)
+
+
 @pytest.mark.parametrize("last", [Tokens(final=True), Failed(message="broken")], ids=["tokens", "failed"])
 def test_the_last_response_waits_for_an_answer_that_is_on_its_way(outlet_class: Any, last: Any) -> None:
     """Without the wait Triton crashes: it looks up a request that it has just deleted."""

@@ -179,7 +179,7 @@ def test_guided_choice(allowed: tuple[int, ...], values: dict[str, Any], asked: 
     assert (guide.masks, guide.accepted) == (0, [asked[-1]])
 
 
-@pytest.mark.parametrize(("knows_mask", "tries"), [(True, 10), (False, 401)])
+@pytest.mark.parametrize(("knows_mask", "tries"), [(True, 9), (False, 401)])
 def test_after_some_tries_all_that_is_refused_is_left_out(knows_mask: bool, tries: int) -> None:
     guide = Allowing(400, 500, knows_mask=knows_mask)
     request = GenerationRequest(prompt=(0,), max_new_tokens=1, guide=guide, log_probs=True)
