@@ -12,6 +12,7 @@ from llamarpc.v1 import model_pb2
 from llamarpc.v1 import text_generation_pb2 as pb
 
 from engine_build.llama_cpp.build import build
+from engine_build.llama_cpp.gguf_reader import read_gguf
 from engine_build.spec import LlamaCppSpec
 from server.bundle import Bundle, read_bundle
 from tests.end_to_end.conftest import Service, run_service
@@ -26,8 +27,10 @@ async def adapted(default_bundle: Bundle, tmp_path_factory: pytest.TempPathFacto
     """The default model with two adapters."""
     folder = tmp_path_factory.mktemp("adapters")
     weights = default_bundle.model_repository / "tensorrt_llm" / "1" / "model.gguf"
+    shapes = read_gguf(weights).weight_shapes
     adapters = {
-        name: write_adapter_for(folder / f"{name}.gguf", weights, seed=seed) for seed, name in enumerate(NAMES[1:])
+        name: write_adapter_for(folder / f"{name}.gguf", shapes, seed=seed, strength=0.5)
+        for seed, name in enumerate(NAMES[1:])
     }
     spec = LlamaCppSpec(
         out=folder / "bundle", gguf=weights, cache_dir=cache_dir(), adapters=adapters, context_length=1_024
