@@ -5,7 +5,6 @@ Part of `check.py`, which see. Pure functions on protobuf messages.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from llamarpc.v1 import chat_pb2, text_generation_pb2
 
 from .chat.guides import Part, ShapeError, ShapeProblem, guide_of
 from .chat.model import ReplyShape
+from .chat.tool_text import parsed_json
 from .errors import FieldViolation
 from .reply_shape import calls_are_possible, functions_of, reply_shape_of
 
@@ -31,7 +31,7 @@ def tool_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[Fi
 def guide_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
     """What is wrong with the schemas and grammars of a request that is right otherwise, named by place in them."""
     shape = reply_shape_of(request)
-    # What may not be called this time is read all the same: all that is offered is told to the model.
+    # What may not be called this time is read all the same: a broken schema is a fault whatever the choice.
     offered = ReplyShape(text=None, functions=functions_of(request))
     try:
         if len(offered.functions) > len(shape.functions):
@@ -133,8 +133,8 @@ def _call_violations(call: chat_pb2.ToolCall, path: str) -> Iterator[FieldViolat
     if not _NAME.fullmatch(call.name):
         yield _violation(f"{path}.name", _NAME_RULE)
     try:
-        is_object = isinstance(json.loads(call.arguments, parse_constant=_refuse_constant), dict)
-    except (ValueError, RecursionError):
+        is_object = isinstance(parsed_json(call.arguments), dict)
+    except ValueError:
         is_object = False
     if not is_object:
         yield _violation(f"{path}.arguments", "must be the text of a JSON object")
@@ -153,10 +153,6 @@ def _field_of(problem: ShapeProblem, request: text_generation_pb2.GenerateReques
 def _offered(request: text_generation_pb2.GenerateRequest) -> str:
     """The field to complain about where all that is offered is meant."""
     return "tools" if request.tools else "functions"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _violation(field: str, description: str) -> FieldViolation:

@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server.bundle": {"server.chat.prompt_formats"},
     "server.check": {"google.protobuf", "llamarpc.v1", "server.check_tools", "server.errors"},
     "server.check_tools": {
-        *("llamarpc.v1", "server.chat.guides", "server.chat.model", "server.errors", "server.reply_shape"),
+        *("llamarpc.v1", "server.chat.guides", "server.chat.model", "server.chat.tool_text"),
+        *("server.errors", "server.reply_shape"),
     },
     "server.reply_shape": {"llamarpc.v1", "server.chat.function_code", "server.chat.model"},
     "server.capabilities": {"llamarpc.v1", "server.bundle", "server.errors"},

@@ -103,10 +103,18 @@ def _safe(json_text: str) -> str:
 def _is_json(text: str) -> bool:
     """Whether a result is JSON already, and is to be shown as such rather than as a string."""
     try:
-        json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        parsed_json(text)
+    except ValueError:
         return False
     return True
+
+
+def parsed_json(text: str) -> object:
+    """The value of a JSON text of a caller's. Raises ValueError for what is none, NaN and too deep nesting included."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> None:
