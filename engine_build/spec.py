@@ -14,8 +14,7 @@ from .errors import SpecError
 
 CACHE_VARIABLE = "LLAMARPC_CACHE_DIR"
 DEFAULT_PARALLEL_REQUESTS = 8
-# With 64 and more llama.cpp takes another kernel: results would depend on how a prompt happened to be cut.
-DEFAULT_PREFILL_CHUNK = 63
+DEFAULT_PREFILL_CHUNK = 64
 _MIN_CONTEXT_LENGTH = 64
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MODEL_ID = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@-]*")

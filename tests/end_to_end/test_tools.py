@@ -108,11 +108,14 @@ async def test_calls_of_a_hundred_schemas_satisfy_them(real: Service, choice: ch
 
 @pytest.mark.parametrize("index", range(0, 100, 20))
 async def test_streamed_and_whole_answers_agree(real: Service, index: int) -> None:
-    """Short contexts only: beyond some 255 tokens llama.cpp's rounding depends on how a prompt happened to be cut."""
     shape = chat_pb2.ResponseFormat(json_schema=json.dumps(SCHEMAS[index]))
-    asked = request("Record something.", max_tokens=60, response_format=shape)
-    whole = await real.generation.Generate(asked)
-    assert comparable(await streamed(real, asked)) == comparable(whole)
+    tools = {"tools": [tool("record", SCHEMAS[index]), PING], "tool_choice": REQUIRED}
+    for asked in (
+        request("Record something.", max_tokens=60, response_format=shape),
+        request("Record something.", max_tokens=60, **tools),
+    ):
+        whole = await real.generation.Generate(asked)
+        assert comparable(await streamed(real, asked)) == comparable(whole)
 
 
 @pytest.mark.timeout(1_800)

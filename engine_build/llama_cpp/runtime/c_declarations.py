@@ -18,6 +18,10 @@ from ctypes import (
 )
 from typing import Any, ClassVar
 
+# `enum ggml_type`, as far as it is used here.
+GGML_TYPE_F16 = 1
+GGML_TYPE_BF16 = 30
+
 WHEEL = "xllamacpp"
 SUPPORTED_VERSION = "2026.10.11549"
 
@@ -137,8 +141,8 @@ CONTEXT_DEFAULTS: dict[str, object] = {
     "rope_freq_base": 0.0,
     "yarn_ext_factor": -1.0,
     "defrag_thold": -1.0,
-    "type_k": 1,
-    "type_v": 1,
+    "type_k": GGML_TYPE_F16,
+    "type_v": GGML_TYPE_F16,
     "moe_cache_size": 0,
     "embeddings": False,
     "offload_kqv": True,

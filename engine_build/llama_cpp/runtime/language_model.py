@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .c_declarations import GGML_TYPE_BF16, GGML_TYPE_F16
 from .library import Library, LibraryError
 
 _DECODE_FAILURES = {
@@ -74,6 +75,9 @@ class LanguageModel:
         params.n_batch = params.n_ubatch = max(rows_per_step, slots)
         params.n_outputs_max = max(rows_per_step, slots)
         params.n_threads = params.n_threads_batch = threads
+        # Where keys and values have one type, flash attention has a kernel of its own for a row that is computed alone
+        # (from 256 cached tokens on) and another for 64 rows and more; results would depend on what else is computed.
+        params.type_k, params.type_v = GGML_TYPE_F16, GGML_TYPE_BF16
         self._context = library.llama_init_from_model(self._model, params)
         if not self._context:
             raise LibraryError(

@@ -63,7 +63,7 @@ def test_a_bundle_is_made(tmp_path: Path, runtime_dir: Path) -> None:
         "parallel_requests": "5",
         "context_length": "2048",
         "threads": "3",
-        "prefill_chunk": "63",
+        "prefill_chunk": "64",
     }
     served = folder / _MODEL_DIR / "1"
     assert sorted(path.name for path in served.iterdir()) == ["model.gguf", "model.py", "part.py"]

@@ -101,6 +101,30 @@ def test_how_a_prompt_is_cut_makes_no_difference(adapted: LanguageModel, piece: 
         assert np.array_equal(logits_after_prompt(adapted, adapter, slot=2, piece=piece), expected)
 
 
+def test_neither_cut_nor_neighbours_make_a_difference_to_a_long_prompt(weights: Path) -> None:
+    """With two threads and more than 256 tokens llama.cpp has special kernels, which must not be taken."""
+    model = LanguageModel(open_library(), weights, slots=SLOTS, context_length=512, threads=2, rows_per_step=96)
+    prompt = [300 + index % 97 for index in range(260)]
+
+    def logits(piece: int, neighbours: int = 0) -> Logits:
+        for start in range(0, len(prompt), piece):
+            own = [
+                Row(prompt[position], 0, position, position == len(prompt) - 1)
+                for position in range(start, min(start + piece, len(prompt)))
+            ]
+            others = [Row(500 + slot, slot, start // piece, False) for slot in range(1, 1 + neighbours)]
+            model.decode([*own, *others])
+        result = model.logits(len(own) - 1).copy()
+        for slot in range(SLOTS):
+            model.clear(slot)
+        return result
+
+    expected = logits(16)
+    for piece, neighbours in ((1, 0), (16, 2), (63, 0), (64, 0), (90, 3)):
+        assert np.array_equal(logits(piece, neighbours), expected), (piece, neighbours)
+    model.close()
+
+
 def test_sequences_with_different_adapters_live_side_by_side(adapted: LanguageModel) -> None:
     alone = {adapter: logits_after_prompt(adapted, adapter) for adapter in (None, 1, 2)}
     together: dict[int | None, Logits] = {}
