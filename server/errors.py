@@ -12,7 +12,14 @@ ServiceError
 ├── EngineUnavailable     the engine can't be reached or is not ready; safe to try again
 ├── EngineBusy            the engine refuses more work for now
 ├── EngineFailed          the engine failed while it worked on the request
-└── DeadlineExceeded      the call's deadline passed while the engine worked
+├── DeadlineExceeded      the call's deadline passed while the engine worked
+├── CallTooLong           the call took longer than the server lets any call take
+├── Overloaded            no room to wait, or a wait that outlasts the call's deadline
+├── CallerLimitReached    the caller has as many calls running as it may have
+├── SlowReader            the caller did not read its answer
+├── ShuttingDown          the server stops, and the call's time to finish is over
+├── Unauthenticated       no token, or one that is unknown or expired
+└── PermissionDenied      the token does not allow this method
 """
 
 from __future__ import annotations
@@ -140,3 +147,64 @@ class DeadlineExceeded(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("the deadline passed before the answer was complete")
+
+
+class CallTooLong(ServiceError):
+    """The call took longer than the server lets any call take."""
+
+    def __init__(self, *, limit_seconds: float) -> None:
+        super().__init__(
+            f"the call took longer than the {limit_seconds:g} s that this server allows; ask for fewer tokens, or set "
+            "time_limit to get what there is by then"
+        )
+        self.limit_seconds = limit_seconds
+
+
+class Overloaded(ServiceError):
+    """There is no room to wait, or the wait would outlast the call's deadline. Nothing was computed."""
+
+    def __init__(self, reason: str, *, retry_after_seconds: float) -> None:
+        super().__init__(f"the server is overloaded: {reason}; try again in {retry_after_seconds:.1f} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CallerLimitReached(ServiceError):
+    """The caller has as many calls running or waiting as it may have."""
+
+    def __init__(self, *, caller: str, limit: int, retry_after_seconds: float) -> None:
+        super().__init__(f"{caller} may have {limit} calls at a time; wait for one of them to end")
+        self.caller = caller
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SlowReader(ServiceError):
+    """The caller did not take a message of its stream for so long that the answer was given up."""
+
+    def __init__(self, *, stalled_seconds: float) -> None:
+        super().__init__(f"the answer was not read for {stalled_seconds:g} s, so its generation was ended")
+        self.stalled_seconds = stalled_seconds
+
+
+class ShuttingDown(ServiceError):
+    """The server stops. No answer is lost by trying again, at another one."""
+
+    def __init__(self, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__("the server is shutting down")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unauthenticated(ServiceError):
+    """There is no token with the call, or one that is unknown or expired. Which of them the text says."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; send 'authorization: Bearer TOKEN' with the call")
+
+
+class PermissionDenied(ServiceError):
+    """The caller's token does not allow the method."""
+
+    def __init__(self, *, caller: str, scope: str) -> None:
+        super().__init__(f"the token of {caller} does not have the scope {scope!r} that this method needs")
+        self.caller = caller
+        self.scope = scope

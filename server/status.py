@@ -15,6 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from .errors import (
     AdapterNotFound,
+    CallerLimitReached,
+    CallTooLong,
     DeadlineExceeded,
     EngineBusy,
     EngineFailed,
@@ -23,8 +25,13 @@ from .errors import (
     GuideRefused,
     InvalidRequest,
     ModelNotFound,
+    Overloaded,
+    PermissionDenied,
     PromptTooLong,
     ServiceError,
+    ShuttingDown,
+    SlowReader,
+    Unauthenticated,
     UnsupportedField,
 )
 
@@ -50,6 +57,13 @@ MAPPINGS: dict[type[ServiceError], Mapping] = {
     EngineBusy: Mapping(grpc.StatusCode.RESOURCE_EXHAUSTED, "ENGINE_BUSY"),
     EngineFailed: Mapping(grpc.StatusCode.INTERNAL, "ENGINE_FAILED"),
     DeadlineExceeded: Mapping(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    CallTooLong: Mapping(grpc.StatusCode.DEADLINE_EXCEEDED, "CALL_TOO_LONG"),
+    Overloaded: Mapping(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
+    CallerLimitReached: Mapping(grpc.StatusCode.RESOURCE_EXHAUSTED, "CALLER_LIMIT_REACHED"),
+    SlowReader: Mapping(grpc.StatusCode.ABORTED, "SLOW_READER"),
+    ShuttingDown: Mapping(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+    Unauthenticated: Mapping(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    PermissionDenied: Mapping(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
 }
 
 _DEFECT = Mapping(grpc.StatusCode.INTERNAL, "INTERNAL")
@@ -88,6 +102,12 @@ def _metadata(error: ServiceError) -> dict[str, str]:
             return {"adapter": error.adapter, "available": ", ".join(error.available[:20])}
         case UnsupportedField():
             return {"field": error.field}
+        case CallTooLong():
+            return {"limit_seconds": f"{error.limit_seconds:g}"}
+        case CallerLimitReached():
+            return {"caller": error.caller, "limit": str(error.limit)}
+        case PermissionDenied():
+            return {"scope": error.scope}
         case _:
             return {}
 
@@ -98,11 +118,21 @@ def _details(error: ServiceError) -> list[Message]:
             return [_bad_request(error.violations)]
         case PromptTooLong():
             return [_bad_request((FieldViolation(field=error.field, description=str(error)),))]
-        case EngineUnavailable() | EngineBusy():
-            delay = Duration(nanos=int(error.retry_after_seconds % 1 * 1e9), seconds=int(error.retry_after_seconds))
-            return [error_details_pb2.RetryInfo(retry_delay=delay)]
+        case CallerLimitReached():
+            return [_retry_info(error.retry_after_seconds), _quota_failure(error)]
+        case EngineUnavailable() | EngineBusy() | Overloaded() | ShuttingDown():
+            return [_retry_info(error.retry_after_seconds)]
         case _:
             return []
+
+
+def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
+    return error_details_pb2.RetryInfo(retry_delay=Duration(nanos=int(seconds % 1 * 1e9), seconds=int(seconds)))
+
+
+def _quota_failure(error: CallerLimitReached) -> error_details_pb2.QuotaFailure:
+    violation = error_details_pb2.QuotaFailure.Violation(subject=f"caller:{error.caller}", description=str(error))
+    return error_details_pb2.QuotaFailure(violations=[violation])
 
 
 def _bad_request(violations: tuple[FieldViolation, ...]) -> error_details_pb2.BadRequest:

@@ -58,6 +58,17 @@ EXAMPLES: list[tuple[errors.ServiceError, grpc.StatusCode, set[str]]] = [
     (errors.EngineBusy("full"), grpc.StatusCode.RESOURCE_EXHAUSTED, {"RetryInfo"}),
     (errors.EngineFailed("broken"), grpc.StatusCode.INTERNAL, set()),
     (errors.DeadlineExceeded(), grpc.StatusCode.DEADLINE_EXCEEDED, set()),
+    (errors.CallTooLong(limit_seconds=600), grpc.StatusCode.DEADLINE_EXCEEDED, set()),
+    (errors.Overloaded("all is full", retry_after_seconds=2.5), grpc.StatusCode.RESOURCE_EXHAUSTED, {"RetryInfo"}),
+    (
+        errors.CallerLimitReached(caller="search", limit=4, retry_after_seconds=1),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        {"RetryInfo", "QuotaFailure"},
+    ),
+    (errors.SlowReader(stalled_seconds=30), grpc.StatusCode.ABORTED, set()),
+    (errors.ShuttingDown(), grpc.StatusCode.UNAVAILABLE, {"RetryInfo"}),
+    (errors.Unauthenticated("no token"), grpc.StatusCode.UNAUTHENTICATED, set()),
+    (errors.PermissionDenied(caller="search", scope="inference"), grpc.StatusCode.PERMISSION_DENIED, set()),
 ]
 
 

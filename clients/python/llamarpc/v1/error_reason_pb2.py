@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellamarpc/v1/error_reason.proto\x12\x0bllamarpc.v1*\x9b\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12 \n\x1c\x45RROR_REASON_PROMPT_TOO_LONG\x10\x02\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x03\x12\"\n\x1e\x45RROR_REASON_UNSUPPORTED_FIELD\x10\x04\x12#\n\x1f\x45RROR_REASON_ENGINE_UNAVAILABLE\x10\x05\x12\x1c\n\x18\x45RROR_REASON_ENGINE_BUSY\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_ENGINE_FAILED\x10\x07\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x08\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\t\x12\"\n\x1e\x45RROR_REASON_ADAPTER_NOT_FOUND\x10\n\x12\x1e\n\x1a\x45RROR_REASON_GUIDE_REFUSED\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ellamarpc/v1/error_reason.proto\x12\x0bllamarpc.v1*\x83\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12 \n\x1c\x45RROR_REASON_PROMPT_TOO_LONG\x10\x02\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x03\x12\"\n\x1e\x45RROR_REASON_UNSUPPORTED_FIELD\x10\x04\x12#\n\x1f\x45RROR_REASON_ENGINE_UNAVAILABLE\x10\x05\x12\x1c\n\x18\x45RROR_REASON_ENGINE_BUSY\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_ENGINE_FAILED\x10\x07\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x08\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\t\x12\"\n\x1e\x45RROR_REASON_ADAPTER_NOT_FOUND\x10\n\x12\x1e\n\x1a\x45RROR_REASON_GUIDE_REFUSED\x10\x0b\x12\x1e\n\x1a\x45RROR_REASON_CALL_TOO_LONG\x10\x0c\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\r\x12%\n!ERROR_REASON_CALLER_LIMIT_REACHED\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_SLOW_READER\x10\x0f\x12\x1e\n\x1a\x45RROR_REASON_SHUTTING_DOWN\x10\x10\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x11\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x12\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llamarpc.v1.error_reason_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=48
-  _globals['_ERRORREASON']._serialized_end=459
+  _globals['_ERRORREASON']._serialized_end=691
 # @@protoc_insertion_point(module_scope)
