@@ -6,37 +6,57 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from .bundle import Bundle, BundleError
+from .call_log import log_handler
 from .chat.tokenizer import TokenizerError
-from .config import SettingsError, read_settings, unknown_variables
+from .config import Settings, SettingsError, read_settings, unknown_variables
 from .grpc_server import ListenError
+from .metrics_endpoint import MetricsListenError
 from .serve import serve
+from .tls import TlsError
+from .token_entries import TokenFileError
 from .triton_installation import EmbeddedError
+from .workers import WORKER_VARIABLE, WorkerError, supervise, tell_supervisor
 
 _HOW_TO_CALL = """\
 
 {name} is served on {address}. Ways to call it:
 
   1. our client
-       {python} -m llamarpc --address {address} "Why is the sky blue?"
+       {python} -m llamarpc --address {address}{client_flags} "Why is the sky blue?"
 
   2. grpcurl, which asks the server for the schema
-       grpcurl -plaintext -d '{{"prompt": "Why is the sky blue?"}}' {address} \\
+       grpcurl {grpcurl_flags}-d '{{"prompt": "Why is the sky blue?"}}' {address} \\
            llamarpc.v1.TextGenerationService/StreamGenerate
 
   3. five lines of Python, for {python}
-       from llamarpc import Client
-       with Client("{address}") as client:
+{client_imports}       from llamarpc import Client
+       with Client("{address}"{client_arguments}) as client:
            for event in client.stream("Why is the sky blue?"):
                print(event.response, end="", flush=True)
            print()
 
 Ctrl-C stops the server.
 """
+
+# What keeps a server from starting: each of their texts says what to do.
+_CANNOT_START = (
+    SettingsError,
+    BundleError,
+    TokenizerError,
+    TokenFileError,
+    TlsError,
+    ListenError,
+    MetricsListenError,
+    EmbeddedError,
+    WorkerError,
+)
 
 log = logging.getLogger("server")
 
@@ -47,11 +67,11 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         settings = read_settings(sys.argv[1:], os.environ)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+        logging.basicConfig(level=settings.log_level.upper(), handlers=[log_handler(settings.log_format)])
         for name in unknown_variables(os.environ):
             log.warning("%s is not a setting of this server; 'python -m server --help' lists them", name)
-        uvloop.run(serve(settings, on_serving=_tell_how_to_call if settings.embedded else _log_serving))
-    except (SettingsError, BundleError, TokenizerError, ListenError, EmbeddedError) as error:
+        uvloop.run(_serving(settings))
+    except _CANNOT_START as error:
         print(f"server: error: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -59,10 +79,34 @@ def main() -> int:
     return 0
 
 
-def _tell_how_to_call(address: str, bundle: Bundle) -> None:
+def _serving(settings: Settings) -> Coroutine[None, None, None]:
+    """The whole run of this process: a server, a worker of several, or the supervisor of them."""
+    if WORKER_VARIABLE in os.environ:
+        return serve(settings, on_serving=lambda address, bundle: tell_supervisor(os.environ), shares_port=True)
+    on_serving = partial(_tell_how_to_call, settings) if settings.embedded else _log_serving
+    return (supervise if settings.workers > 1 else serve)(settings, on_serving=on_serving)
+
+
+def _tell_how_to_call(settings: Settings, address: str, bundle: Bundle) -> None:
     executable = Path(sys.executable)
     python = executable.relative_to(Path.cwd()) if executable.is_relative_to(Path.cwd()) else executable
-    print(_HOW_TO_CALL.format(name=bundle.display_name, address=address, python=python), flush=True)
+    shown = {"name": bundle.display_name, "address": address, "python": python, **_what_callers_show(settings)}
+    print(_HOW_TO_CALL.format(**shown), flush=True)
+
+
+def _what_callers_show(settings: Settings) -> dict[str, str]:
+    """The options that callers need for TLS and tokens, in each of the three ways."""
+    flags, arguments, grpcurl = "", "", "-plaintext "
+    if settings.tls_certificate is not None:
+        flags, arguments, grpcurl = " --tls-ca CA.pem", ', root_certificates=Path("CA.pem")', "-cacert CA.pem "
+    elif settings.insecure:
+        flags, arguments = " --insecure", ", insecure=True"
+    if settings.token_file is not None:
+        flags += " --token-file TOKEN"
+        arguments += ', token=Path("TOKEN").read_text().strip()'
+        grpcurl += '-H "authorization: Bearer $(cat TOKEN)" '
+    imports = "       from pathlib import Path\n" if "Path" in arguments else ""
+    return {"client_imports": imports, "client_flags": flags, "client_arguments": arguments, "grpcurl_flags": grpcurl}
 
 
 def _log_serving(address: str, bundle: Bundle) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from .chat.prompt_formats import PROMPT_FORMATS, PromptFormat
 
 SCHEMA_VERSION = 1
+DEFAULT_PARALLEL_REQUESTS = 64
 
 
 class BundleError(Exception):
@@ -49,6 +50,8 @@ class Bundle:
     engine_source: str
     license: str
     adapters: Mapping[str, int]
+    parallel_requests: int = DEFAULT_PARALLEL_REQUESTS
+    """How many requests the engine computes together."""
     guided_decoding: frozenset[str] = frozenset()
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 
@@ -108,6 +111,7 @@ def _bundle_from_fields(path: Path, fields: Mapping[str, Any]) -> Bundle:
         engine_kind=str(engine["kind"]),
         engine_version=str(engine["version"]),
         engine_source=str(engine["source"]),
+        parallel_requests=int(engine.get("parallel_requests", DEFAULT_PARALLEL_REQUESTS)),
         license=str(fields.get("license") or ""),
         adapters={str(name): int(task_id) for name, task_id in fields["adapters"].items()},
         guided_decoding=frozenset(str(mode) for mode in fields.get("guided_decoding", ())),

@@ -16,6 +16,7 @@ PREFIX = "LLAMARPC_"
 _CACHE_DIR = Path("~/.cache/llamarpc")
 Address: TypeAlias = str
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 class SettingsError(Exception):
@@ -37,16 +38,37 @@ class Settings:
     address: Address = _setting("127.0.0.1:50051", "where to listen; port 0 picks a free one")
     bundle: Path | None = _setting(None, "folder made by engine_build; required unless embedded")
     embedded: bool = _setting(False, "start and watch a Triton of its own, on this machine's CPU")
-    triton_address: str = _setting("127.0.0.1:8001", "gRPC address of Triton; not used when embedded")
+    triton_address: str = _setting("127.0.0.1:8001", "gRPC target of Triton, or of several; not used when embedded")
     triton_model: str = _setting("tensorrt_llm", "name of the model that Triton serves")
+    token_file: Path | None = _setting(None, "file of tokens that callers must show; python -m server.tokens edits it")
+    tls_certificate: Path | None = _setting(None, "PEM file: the server's certificate and the intermediate ones")
+    tls_key: Path | None = _setting(None, "PEM file: its key, without a password")
+    tls_client_ca: Path | None = _setting(None, "PEM file: authorities; callers must show a certificate of theirs")
+    insecure: bool = _setting(False, "let other machines call without TLS and authentication")
+    workers: int = _setting(1, "server processes that share the address, one for each core to use", minimum=1)
     drain_seconds: float = _setting(30.0, "longest wait for running calls after SIGTERM")
+    drain_delay_seconds: float = _setting(0.0, "of it: still take calls for so long, until balancers have noticed")
+    max_call_seconds: float = _setting(600.0, "longest call, where the caller's own deadline is not sooner", minimum=1)
+    max_connection_age_seconds: int = _setting(0, "close connections of this age gently, to rebalance; 0: never")
+    stall_seconds: float = _setting(30.0, "a stream that is not read for so long is ended", minimum=0.1)
+    engine_stall_seconds: float = _setting(
+        30.0, "an answer whose engine falls silent goes on at another Triton", minimum=1
+    )
+    max_running: int = _setting(0, "requests given to the engine at a time; 0: as many as it computes together")
+    max_waiting: int = _setting(64, "requests that may wait for that; more are refused")
+    max_calls_per_caller: int = _setting(0, "calls of one caller at a time, running or waiting; 0: no limit")
     max_field_characters: int = _setting(131_072, "longest text of one field of a request", minimum=1)
     max_prompt_characters: int = _setting(524_288, "longest prompt, all messages together", minimum=1)
     max_message_bytes: int = _setting(16 * 1024 * 1024, "largest request message", minimum=1024)
+    max_metadata_bytes: int = _setting(16 * 1024, "largest metadata of a call", minimum=1024)
+    max_streams_per_connection: int = _setting(1_000, "calls of one connection at a time", minimum=1)
     buffer_tokens: int = _setting(1_024, "tokens kept for a caller that reads slowly, per stream", minimum=1)
     reflection: bool = _setting(True, "let tools such as grpcurl ask for the schema")
     cache_dir: Path = _setting(_CACHE_DIR, "where the default model and the embedded Triton are kept")
     log_level: str = _setting("info", "least severe messages to log", choices=LOG_LEVELS)
+    log_format: str = _setting("text", "how log lines look: text or json", choices=LOG_FORMATS)
+    metrics_address: Address | None = _setting(None, "where Prometheus may fetch /metrics over HTTP; none: nowhere")
+    metrics_callers: bool = _setting(False, "count tokens by caller in the metrics")
 
 
 def variable_of(name: str) -> str:
@@ -73,6 +95,14 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     settings = Settings(**values)
     if settings.bundle is None and not settings.embedded:
         raise SettingsError(f"say which model to serve with --bundle DIR ({variable_of('bundle')}), or use --embedded")
+    if "," in settings.triton_address and not settings.triton_address.startswith(("ipv4:", "ipv6:")):
+        raise SettingsError(
+            f"--triton-address is {settings.triton_address!r}; write ipv4:A:PORT,B:PORT for several Tritons, or dns:///NAME:PORT"
+        )
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise SettingsError("--tls-certificate and --tls-key go together: give both or neither")
+    if settings.tls_client_ca is not None and settings.tls_certificate is None:
+        raise SettingsError("--tls-client-ca needs --tls-certificate and --tls-key")
     return settings
 
 
@@ -88,8 +118,20 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
-# Variables with our prefix that belong to the CPU engine.
-_READ_BY_OTHERS = frozenset({"LLAMARPC_ENGINE_LOG"})
+# Variables with our prefix that are no settings: the CPU engine's, the client's, what a supervisor tells its workers.
+_READ_BY_OTHERS = frozenset(
+    {"LLAMARPC_ENGINE_LOG", "LLAMARPC_SERVER", "LLAMARPC_TOKEN", "LLAMARPC_WORKER", "LLAMARPC_READY_FD"}
+)
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables that give the same settings to another process."""
+    values = {setting.name: getattr(settings, setting.name) for setting in fields(Settings)}
+    return {variable_of(name): _text(value) for name, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -23,6 +23,8 @@ START_SECONDS = 600.0
 """For the first start and every restart: reading a model of many gigabytes from a slow disk takes minutes."""
 
 _EXIT_TIMEOUT_SECONDS = 5
+# Our channel pings every 10 s; by default Triton takes that for an attack where a stream says nothing for 40 s.
+_LEAST_PING_INTERVAL_MILLISECONDS = 5_000
 _FIRST_RESTART_SECONDS = 0.2
 _LONGEST_RESTART_SECONDS = 5.0
 _START_ATTEMPTS = 3
@@ -151,6 +153,7 @@ class EmbeddedTriton:
             f"--grpc-port={ports.grpc}",
             f"--metrics-port={ports.metrics}",
             f"--exit-timeout-secs={_EXIT_TIMEOUT_SECONDS}",
+            f"--grpc-http2-min-recv-ping-interval-without-data={_LEAST_PING_INTERVAL_MILLISECONDS}",
             "--disable-auto-complete-config",  # config.pbtxt says all; saves starting the model's process twice
             "--allow-gpu-metrics=false",
             "--pinned-memory-pool-byte-size=0",

@@ -114,6 +114,11 @@ class HealthMonitor:
         self._service = service
         self._problem: str | None = "not asked yet"
 
+    @property
+    def ready(self) -> bool:
+        """Whether the engine was ready when it was asked last."""
+        return self._problem is None
+
     async def run(self) -> None:
         """Polls until cancelled."""
         while True:

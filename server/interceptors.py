@@ -1,13 +1,16 @@
-"""What happens around every call: it has an id, errors become statuses, defects are logged and stay opaque.
+"""What happens around every call: who calls, an id, limits of time, errors as statuses, and a record at the end.
 
-Knows no services and no errors by name: `status.py` has the table. Health and reflection pass through untouched.
+Knows no services and no errors by name: `status.py` has the table. Health stays untouched; with reflection only the
+caller is asked for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -15,67 +18,168 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
+from .call_limits import CallLimits, limited_time, watched_reader
+from .calls import Call, Calls, Observer
 from .check import is_valid_request_id
 from .errors import EngineFailed, ServiceError
-from .status import status_of
+from .status import code_of, reason_of, retry_after_of, status_of
+from .token_entries import Caller
 
 _OUR_METHODS = "/llamarpc."
+_HEALTH_METHODS = "/grpc.health."
 REQUEST_ID_KEY = "x-request-id"
+PROMPT_TOKENS_KEY = "x-usage-prompt-tokens"
+COMPLETION_TOKENS_KEY = "x-usage-completion-tokens"
+# gRPC's own (gRFC A6): clients that retry by their service config wait so long.
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
-# Messages and contexts are grpc's own, untyped at this point.
+# Messages, contexts and handlers are grpc's own, untyped at this point.
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+Authenticate = Callable[[str, Iterable[tuple[str, str | bytes]], Mapping[str, Iterable[bytes]]], Caller | None]
+"""Method, metadata and the connection's auth context to a caller. Raises Unauthenticated or PermissionDenied."""
 
 log = logging.getLogger(__name__)
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Gives each call of ours an id, and failed ones the status of their error, also in the middle of a stream."""
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handler of every call."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        *,
+        authenticate: Authenticate,
+        limits: CallLimits,
+        on_start: Callable[[str], None],
+        observers: Sequence[Observer],
+    ) -> None:
+        """Of our calls `on_start` gets each method, and `observers` the record at its end; they must not block."""
+        self._calls = calls
+        self._authenticate = authenticate
+        self._limits = limits
+        self._on_start = on_start
+        self._observers = observers
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler | None:
-        """Wraps the handlers of our own services."""
+        """All of it for our own methods; the question who calls for the others, but for health."""
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(_OUR_METHODS):
+        method = handler_call_details.method
+        if handler is None or method.startswith(_HEALTH_METHODS):
             return handler
         codecs: dict[str, Any] = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
+        if not method.startswith(_OUR_METHODS):
+            return grpc.stream_stream_rpc_method_handler(self._only_authenticated(method, handler), **codecs)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_guarded_stream(handler.unary_stream), **codecs)
-        return grpc.unary_unary_rpc_method_handler(_guarded_unary(handler.unary_unary), **codecs)
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), **codecs)
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **codecs)
 
+    def _unary(self, method: str, behaviour: Any) -> Callable[..., Awaitable[Any]]:
+        async def run(request: Any, context: _Context) -> Any:
+            with self._calls.open(method=method, request_id=_name_request(request)) as call:
+                self._on_start(method)
+                try:
+                    self._calls.check_open()
+                    call.caller = self._caller(method, context)
+                    with limited_time(call, self._limits, deadline_seconds=context.time_remaining()):
+                        response = await behaviour(request, context)
+                except (Exception, asyncio.CancelledError) as error:
+                    await self._failed(call, context, error)
+                    return None
+                self._succeeded(call, context)
+                return response
 
-def _guarded_unary(method: Any) -> Callable[..., Awaitable[Any]]:
-    async def call(request: Any, context: _Context) -> Any:
-        request_id = _name_request(request)
-        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        try:
-            return await method(request, context)
-        except Exception as error:
-            await _abort(context, error, request_id)
+        return run
 
-    return call
+    def _stream(self, method: str, behaviour: Any) -> Callable[..., Awaitable[None]]:
+        async def run(request: Any, context: _Context) -> None:
+            with self._calls.open(method=method, request_id=_name_request(request)) as call:
+                self._on_start(method)
+                try:
+                    self._calls.check_open()
+                    call.caller = self._caller(method, context)
+                    deadline = context.time_remaining()
+                    with (
+                        limited_time(call, self._limits, deadline_seconds=deadline),
+                        watched_reader(call, self._limits),
+                    ):
+                        async with aclosing(behaviour(request, context)) as responses:
+                            await _write_all(call, responses, context)
+                except (Exception, asyncio.CancelledError) as error:
+                    await self._failed(call, context, error)
+                    return
+                self._succeeded(call, context)
 
+        return run
 
-def _guarded_stream(method: Any) -> Callable[..., Awaitable[None]]:
-    async def call(request: Any, context: _Context) -> None:
-        request_id = _name_request(request)
-        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        try:
-            async with aclosing(method(request, context)) as responses:
+    def _only_authenticated(self, method: str, handler: Any) -> Callable[..., Awaitable[None]]:
+        async def run(requests: Any, context: _Context) -> None:
+            try:
+                self._caller(method, context)
+            except ServiceError as error:
+                await _abort(context, error, uuid.uuid4().hex, ())
+            async with aclosing(handler.stream_stream(requests, context)) as responses:
                 async for response in responses:
                     await context.write(response)
-        except grpc.aio.InternalError as error:  # of a write: the caller hung up in the middle of it
-            log.debug("request %s: the caller is gone: %s", request_id, error)
-        except Exception as error:
-            await _abort(context, error, request_id)
 
-    return call
+        return run
+
+    def _caller(self, method: str, context: _Context) -> Caller | None:
+        return self._authenticate(method, context.invocation_metadata() or (), context.auth_context())
+
+    def _succeeded(self, call: Call, context: _Context) -> None:
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id), *_usage(call)))
+        self._observe(call, status=grpc.StatusCode.OK.name)
+
+    async def _failed(self, call: Call, context: _Context, error: Exception | asyncio.CancelledError) -> None:
+        """Ends the call with the error's status. Of a caller that has gone only the record is made."""
+        call.over = True
+        if isinstance(error, asyncio.CancelledError):
+            if call.ended_by is None:
+                self._observe_gone(call, context)
+                raise error
+            error = call.ended_by
+        if isinstance(error, grpc.aio.InternalError):  # of a write: the caller hung up in the middle of it
+            self._observe_gone(call, context)
+        else:
+            self._observe(call, status=code_of(error).name, reason=reason_of(error))
+            await _abort(context, error, call.request_id, _usage(call))
+
+    def _observe_gone(self, call: Call, context: _Context) -> None:
+        remaining = context.time_remaining()
+        late = remaining is not None and remaining <= 0
+        self._observe(call, status=(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED).name)
+
+    def _observe(self, call: Call, *, status: str, reason: str | None = None) -> None:
+        record = call.record(status=status, reason=reason)
+        for observe in self._observers:
+            observe(record)
+
+
+async def _write_all(call: Call, responses: AsyncIterator[Any], context: _Context) -> None:
+    async for response in responses:
+        call.write_began = time.monotonic()
+        await context.write(response)
+        call.write_began = None
+
+
+def _usage(call: Call) -> _Metadata:
+    """What the call has used, however it ended: proxies can bill by it without reading messages."""
+    if call.meter.prompt_tokens is None:
+        return ()
+    return (
+        (PROMPT_TOKENS_KEY, str(call.meter.prompt_tokens)),
+        (COMPLETION_TOKENS_KEY, str(call.meter.completion_tokens)),
+    )
 
 
 def _name_request(request: Any) -> str:
@@ -90,11 +194,13 @@ def _name_request(request: Any) -> str:
     return made_up
 
 
-async def _abort(context: _Context, error: Exception, request_id: str) -> None:
+async def _abort(context: _Context, error: Exception, request_id: str, usage: _Metadata) -> None:
     if not isinstance(error, ServiceError):
         log.error("request %s: unexpected %s", request_id, type(error).__name__, exc_info=error)
     elif isinstance(error, EngineFailed):
         log.warning("request %s: %s", request_id, error)
     status = rpc_status.to_status(status_of(error, request_id=request_id))
-    metadata = ((REQUEST_ID_KEY, request_id), *status.trailing_metadata)
+    retry_after = retry_after_of(error)
+    pushback = () if retry_after is None else ((_PUSHBACK_KEY, str(round(retry_after * 1_000))),)
+    metadata = ((REQUEST_ID_KEY, request_id), *usage, *pushback, *status.trailing_metadata)
     await context.abort(status.code, status.details, metadata)

@@ -6,21 +6,23 @@ Errors are raised, never turned into statuses here (`interceptors.py` does that)
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 import grpc.aio
 from llamarpc.v1 import model_pb2, model_pb2_grpc, text_generation_pb2, text_generation_pb2_grpc
 
+from .admission import PRIORITY_KEY, Admission, Claimant, Priority, priority_of
 from .bundle import Bundle
+from .calls import current_call
 from .capabilities import check_capabilities, check_model, follows_guides
 from .chat.generate import TextGenerator
-from .chat.model import GenerationRequest
+from .chat.model import Event, GenerationRequest
 from .check import TextLimits, check_count_tokens_request, check_generate_request
 from .convert import ResponseWriter, model_to_proto, request_from_proto
+from .token_entries import Caller
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Request = TypeVar("_Request", text_generation_pb2.GenerateRequest, text_generation_pb2.CountTokensRequest)
@@ -31,18 +33,17 @@ _INLINE_BYTES = 8_000
 class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServicer):
     """Generates text. See protos/llamarpc/v1/text_generation.proto."""
 
-    def __init__(self, *, bundle: Bundle, generator: TextGenerator, limits: TextLimits) -> None:
+    def __init__(self, *, bundle: Bundle, generator: TextGenerator, limits: TextLimits, admission: Admission) -> None:
         self._bundle = bundle
         self._generator = generator
         self._limits = limits
+        self._admission = admission
 
     async def Generate(
         self, request: text_generation_pb2.GenerateRequest, context: _Context
     ) -> text_generation_pb2.GenerateResponse:
         """The whole answer at once."""
-        checked = await self._checked(request, context)
-        writer = ResponseWriter(checked, model_id=self._bundle.model_id)
-        async with aclosing(self._generator.generate(checked)) as events:
+        async with self._generation(request, context) as (writer, events):
             async for event in events:
                 if (response := writer.collect(event)) is not None:
                     return response
@@ -52,9 +53,7 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         self, request: text_generation_pb2.GenerateRequest, context: _Context
     ) -> AsyncGenerator[text_generation_pb2.StreamGenerateResponse, None]:
         """The answer in pieces. While the caller is slower than the engine, what waits goes out as one piece."""
-        checked = await self._checked(request, context)
-        writer = ResponseWriter(checked, model_id=self._bundle.model_id)
-        async with aclosing(self._generator.generate(checked)) as events:
+        async with self._generation(request, context) as (writer, events):
             async for event in events:
                 yield writer.stream_message(event)
 
@@ -73,10 +72,21 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
             response.rendered_prompt = await renderer.written_out(ids)
         return response
 
-    async def _checked(self, request: text_generation_pb2.GenerateRequest, context: _Context) -> GenerationRequest:
-        arrival = time.monotonic()
+    @asynccontextmanager
+    async def _generation(
+        self, request: text_generation_pb2.GenerateRequest, context: _Context
+    ) -> AsyncIterator[tuple[ResponseWriter, AsyncGenerator[Event, None]]]:
+        """The events of a checked and admitted request, and who turns them into messages."""
+        call = current_call()
+        call.model, call.adapter = self._bundle.model_id, request.lora or None
         checked = await _off_the_loop(request, request, self._checked_to_generate)
-        return replace(checked, timeout_seconds=context.time_remaining(), arrival=arrival)
+        async with self._admission.admit(
+            caller=_claim(call.caller), priority=_priority(call.caller, context), seconds_left=call.seconds_left()
+        ) as call.queue_seconds:
+            # What is left of the deadline after the wait; the time limit counts from the call's arrival.
+            checked = replace(checked, timeout_seconds=context.time_remaining(), arrival=call.started)
+            async with aclosing(self._generator.generate(checked, call.meter)) as events:
+                yield ResponseWriter(checked, model_id=self._bundle.model_id), events
 
     def _checked_to_generate(self, request: text_generation_pb2.GenerateRequest) -> GenerationRequest:
         check_generate_request(request, self._limits)
@@ -92,6 +102,17 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         return request_from_proto(
             request, defaults=self._bundle.defaults, adapters=self._bundle.adapters, guided=follows_guides(self._bundle)
         )
+
+
+def _claim(caller: Caller | None) -> Claimant | None:
+    return None if caller is None else Claimant(name=caller.name, limit=caller.max_calls)
+
+
+def _priority(caller: Caller | None, context: _Context) -> Priority:
+    """What the metadata key `x-priority` asks for, at most what the caller may have. Raises InvalidRequest."""
+    given = [value for key, value in context.invocation_metadata() or () if key == PRIORITY_KEY]
+    asked = priority_of(str(given[0])) if given else Priority.NORMAL
+    return asked if caller is None else max(asked, priority_of(caller.priority))
 
 
 async def _off_the_loop(

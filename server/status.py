@@ -66,6 +66,8 @@ MAPPINGS: dict[type[ServiceError], Mapping] = {
     PermissionDenied: Mapping(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
 }
 
+# Those that say when to try again.
+_RETRIABLE = (EngineUnavailable, EngineBusy, Overloaded, CallerLimitReached, ShuttingDown)
 _DEFECT = Mapping(grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
@@ -77,6 +79,27 @@ def status_of(error: Exception, *, request_id: str) -> status_pb2.Status:
     mapping = MAPPINGS[type(error)]
     details = [_error_info(mapping, {"request_id": request_id, **_metadata(error)}), *_details(error)]
     return _status(mapping, str(error), details)
+
+
+def code_of(error: Exception) -> grpc.StatusCode:
+    """The gRPC status of an error."""
+    return _mapping(error).code
+
+
+def reason_of(error: Exception) -> str:
+    """The ErrorInfo reason of an error."""
+    return _mapping(error).reason
+
+
+def retry_after_of(error: Exception) -> float | None:
+    """Seconds after which it makes sense to try again; None where that would not help."""
+    if isinstance(error, _RETRIABLE):
+        return error.retry_after_seconds
+    return None
+
+
+def _mapping(error: Exception) -> Mapping:
+    return MAPPINGS[type(error)] if isinstance(error, ServiceError) else _DEFECT
 
 
 def _status(mapping: Mapping, text: str, details: list[Message]) -> status_pb2.Status:
@@ -113,15 +136,14 @@ def _metadata(error: ServiceError) -> dict[str, str]:
 
 
 def _details(error: ServiceError) -> list[Message]:
+    if isinstance(error, _RETRIABLE):
+        quota = [_quota_failure(error)] if isinstance(error, CallerLimitReached) else []
+        return [_retry_info(error.retry_after_seconds), *quota]
     match error:
         case InvalidRequest():
             return [_bad_request(error.violations)]
         case PromptTooLong():
             return [_bad_request((FieldViolation(field=error.field, description=str(error)),))]
-        case CallerLimitReached():
-            return [_retry_info(error.retry_after_seconds), _quota_failure(error)]
-        case EngineUnavailable() | EngineBusy() | Overloaded() | ShuttingDown():
-            return [_retry_info(error.retry_after_seconds)]
         case _:
             return []
 

@@ -361,12 +361,14 @@ async def running_server(
     *,
     bundle: Mapping[str, Any] | None = None,
     channel_options: Sequence[tuple[str, Any]] = (),
+    server_options: Mapping[str, Any] | None = None,
     wait: bool = True,
     **settings: Any,
 ) -> AsyncIterator[RunningServer]:
     """Our server with the byte tokenizer's bundle (changed by `bundle`) and the engine; `settings` change the rest."""
     write_bundle(folder, **(bundle or {}))
-    server = Server(Settings(address="127.0.0.1:0", bundle=folder, **settings), read_bundle(folder), engine)
+    wanted = Settings(address="127.0.0.1:0", bundle=folder, **settings)
+    server = Server(wanted, read_bundle(folder), engine, **(server_options or {}))
     address = await server.start()
     try:
         if wait:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.config import Settings, flag_of, variable_of
+from server.metric_specs import metrics_table
 
 _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,3 +45,7 @@ def test_the_tree_names_what_is_there(tree: list[tuple[str, str, str]]) -> None:
         if name.endswith("/"):
             folders.append(name)
     assert missing == []
+
+
+def test_the_metrics_table_is_the_metrics() -> None:
+    assert metrics_table().strip() in _README

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..errors import FieldViolation, InvalidRequest, PromptTooLong
 from .answer import Answer
 from .engine import Engine, EngineRequest
+from .meter import Meter
 from .model import Event, Finished, GenerationRequest, Started, Usage
 from .rendering import PromptRenderer
 from .token_buffer import TokenBuffer, open_token_buffer
@@ -45,32 +46,36 @@ class TextGenerator:
             )
         return prompt_ids
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: GenerationRequest, meter: Meter | None = None) -> AsyncGenerator[Event, None]:
         """Started, then Text or ToolCallDelta as it comes, then Finished. Closing it cancels the engine's work.
 
-        Raises PromptTooLong, EngineUnavailable, EngineBusy, EngineFailed or DeadlineExceeded; engine errors may also
-        come after some text.
+        `meter` holds what has been used at any time. Raises PromptTooLong, EngineUnavailable, EngineBusy, EngineFailed
+        or DeadlineExceeded; engine errors may also come after some text.
         """
         start = time.monotonic() if request.arrival is None else request.arrival
+        meter = meter or Meter()
         prompt_ids = await self.encode(request)
+        meter.prompt_tokens = len(prompt_ids)
         budget = min(request.max_tokens, self.context_length - len(prompt_ids))
         answer = self._answer(request)
         time_limit = _TimeLimit(start, request.time_limit_seconds)
         stream = self.engine.stream(self._engine_request(request, prompt_ids, budget))
-        first_token_seconds = None
         async with open_token_buffer(stream, limit=self.buffer_tokens) as tokens:
             ids = await time_limit.take(tokens)
             if ids is not None:
-                first_token_seconds = time.monotonic() - start
+                meter.first_token_seconds = time.monotonic() - start
             # Only now, so that a call which fails before the engine took it can be retried by gRPC itself.
             yield Started(prompt_tokens=len(prompt_ids))
             while ids is not None:
-                for piece in answer.feed(ids):
+                pieces = answer.feed(ids)
+                meter.completion_tokens = answer.completion_tokens
+                for piece in pieces:
                     yield piece
                 if answer.ended:
                     break  # leaving the block frees the engine's slot before the last events go out
                 ids = await time_limit.take(tokens)
         held_back, reason = answer.finish(budget=budget, max_tokens=request.max_tokens, timed_out=time_limit.passed)
+        meter.finish_reason = reason
         for piece in held_back:
             yield piece
         yield Finished(
@@ -78,7 +83,7 @@ class TextGenerator:
             stop_sequence=answer.stop_sequence,
             tool_calls=answer.tool_calls,
             usage=Usage(prompt_tokens=len(prompt_ids), completion_tokens=answer.completion_tokens),
-            first_token_seconds=first_token_seconds,
+            first_token_seconds=meter.first_token_seconds,
             duration_seconds=time.monotonic() - start,
         )
 

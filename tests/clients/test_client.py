@@ -27,21 +27,26 @@ class Recorder(TextGenerationServiceServicer):
 
     def __init__(self) -> None:
         self.requests = []
+        self.metadata = []
 
     def Generate(self, request, context):
-        self.requests.append(request)
+        self._keep(request, context)
         return pb.GenerateResponse(response="Blue.", finish_reason=pb.FINISH_REASON_STOP)
 
     def StreamGenerate(self, request, context):
-        self.requests.append(request)
+        self._keep(request, context)
         yield pb.StreamGenerateResponse(sequence=0, started=pb.Started(seed=7))
         yield pb.StreamGenerateResponse(sequence=1, response="Bl")
         yield pb.StreamGenerateResponse(sequence=2, response="ue.")
         yield pb.StreamGenerateResponse(sequence=3, finished=pb.Finished(finish_reason=pb.FINISH_REASON_STOP))
 
     def CountTokens(self, request, context):
-        self.requests.append(request)
+        self._keep(request, context)
         return pb.CountTokensResponse(prompt_tokens=3)
+
+    def _keep(self, request, context):
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
 
 
 def test_printing_response_of_every_event_prints_the_answer(serve: Serve) -> None:
@@ -139,8 +144,11 @@ def test_values_that_fit_no_field_fail_at_the_call(wrong: dict, kind: type[Excep
 class Failing(TextGenerationServiceServicer):
     """Fails the first calls with a code, the stream perhaps only after a piece of text; then answers."""
 
-    def __init__(self, code: grpc.StatusCode, *, failures: int = 100, text_first: bool = False) -> None:
+    def __init__(
+        self, code: grpc.StatusCode, *, failures: int = 100, text_first: bool = False, pushback: str | None = None
+    ) -> None:
         self.code, self.failures, self.text_first = code, failures, text_first
+        self.trailers = (("x-request-id", "r1"), *([("grpc-retry-pushback-ms", pushback)] if pushback else []))
         self.calls = 0
 
     def Generate(self, request, context):
@@ -156,7 +164,7 @@ class Failing(TextGenerationServiceServicer):
     def _fail(self, context):
         self.calls += 1
         if self.calls <= self.failures:
-            context.set_trailing_metadata((("x-request-id", "r1"),))
+            context.set_trailing_metadata(self.trailers)
             context.abort(self.code, "not now")
 
 
@@ -165,6 +173,13 @@ def test_unavailable_is_tried_again(serve: Serve) -> None:
     with Client(serve(failing)) as client:
         assert [event.response for event in client.stream("Why?")] == ["Blue."]
     assert failing.calls == 3
+
+
+def test_a_server_can_say_that_trying_again_is_of_no_use(serve: Serve) -> None:
+    failing = Failing(grpc.StatusCode.UNAVAILABLE, pushback="-1")
+    with Client(serve(failing)) as client, pytest.raises(CallError, match="not now"):
+        client.generate("Why?")
+    assert failing.calls == 1
 
 
 def test_four_attempts_are_enough(serve: Serve) -> None:
@@ -191,6 +206,24 @@ def test_a_failure_in_mid_stream_comes_after_the_text_and_is_not_tried_again(ser
         with pytest.raises(CallError, match="UNAVAILABLE: not now"):
             next(events)
     assert failing.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"), [({}, None), *(({"priority": name}, name) for name in ("high", "normal", "low"))]
+)
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_the_priority_goes_with_the_call(serve: Serve, method: str, options: dict, sent: str | None) -> None:
+    recorder = Recorder()
+    with Client(serve(recorder)) as client:
+        answer = getattr(client, method)("Why?", **options)
+        if method == "stream":
+            list(answer)
+    assert recorder.metadata[0].get("x-priority") == sent
+
+
+def test_another_priority_fails_at_the_call() -> None:
+    with Client() as client, pytest.raises(ValueError, match="priority must be one of high, normal, low, not 'urgent'"):
+        client.stream("Why?", priority="urgent")  # type: ignore[arg-type]
 
 
 class Endless(TextGenerationServiceServicer):
@@ -234,5 +267,5 @@ def test_the_timeout_holds_for_the_whole_stream(serve: Serve) -> None:
 
 
 def test_exported_names() -> None:
-    hidden = {"annotations", "client", "errors", "messages", "v1"}
+    hidden = {"annotations", "client", "credentials", "errors", "explanations", "messages", "v1"}
     assert {name for name in vars(llamarpc) if not name.startswith("_")} - hidden == set(llamarpc.__all__)

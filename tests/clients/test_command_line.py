@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import llamarpc
 import pytest
+import trustme
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -43,9 +44,11 @@ class Scripted(TextGenerationServiceServicer):
     def __init__(self, *pieces: str) -> None:
         self.pieces = pieces
         self.request = None
+        self.metadata = {}
 
     def StreamGenerate(self, request, context):
         self.request = request
+        self.metadata = dict(context.invocation_metadata())
         yield pb.StreamGenerateResponse(started=pb.Started(seed=123))
         for piece in self.pieces:
             yield pb.StreamGenerateResponse(response=piece)
@@ -53,7 +56,8 @@ class Scripted(TextGenerationServiceServicer):
 
 
 def environment(**changes: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "LLAMARPC_SERVER"}
+    read = ("LLAMARPC_SERVER", "LLAMARPC_TOKEN", "SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
+    kept = {name: value for name, value in os.environ.items() if name not in read}
     package_folder = str(Path(llamarpc.__file__).parent.parent)
     return {**kept, "PYTHONPATH": package_folder, "PYTHONIOENCODING": "utf-8", **changes}
 
@@ -182,6 +186,110 @@ def test_without_a_server_it_says_how_to_start_one() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "127.0.0.1:1;" in first_line
     assert "`make serve`" in first_line
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "shown"),
+    [
+        (None, None, None),
+        ("from-file\n", None, "Bearer from-file"),
+        (None, "from-variable", "Bearer from-variable"),
+        ("from-file\n", "from-variable", "Bearer from-file"),
+        (None, "", None),
+    ],
+)
+def test_the_token_is_the_files_or_the_variables(
+    serve: Serve, tmp_path: Path, file: str | None, variable: str | None, shown: str | None
+) -> None:
+    scripted = Scripted("Blue.")
+    arguments = ["Why?", "--address", serve(scripted), "--priority", "high"]
+    if file is not None:
+        token_file = tmp_path / "token"
+        token_file.write_text(file)
+        arguments += ["--token-file", str(token_file)]
+    done = ask(*arguments, **({} if variable is None else {"LLAMARPC_TOKEN": variable}))
+    assert (done.returncode, scripted.metadata.get("authorization")) == (0, shown)
+    assert scripted.metadata["x-priority"] == "high"
+
+
+def test_a_refusal_says_how_to_give_a_token(serve: Serve) -> None:
+    class Gate(TextGenerationServiceServicer):
+        def StreamGenerate(self, request, context):
+            context.set_trailing_metadata((("x-request-id", "r1"),))
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not known to this server")
+            yield
+
+    done = ask("Why?", "--address", serve(Gate()), LLAMARPC_TOKEN="secret")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "llamarpc: UNAUTHENTICATED: the token is not known to this server",
+        "  request id r1",
+        "  give your token with --token-file, or in $LLAMARPC_TOKEN",
+    ]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def tls(authority: trustme.CA, name: str, *, clients: trustme.CA | None = None) -> grpc.ServerCredentials:
+    issued = authority.issue_cert(name)
+    own = (issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())
+    return grpc.ssl_server_credentials([own], clients and clients.cert_pem.bytes(), clients is not None)
+
+
+def test_tls_with_certificates_of_both_sides(serve: Serve, authority: trustme.CA, tmp_path: Path) -> None:
+    address = serve(Scripted("Blue."), tls(authority, "127.0.0.1", clients=authority))
+    own = authority.issue_cert("me.example.org")
+    ca, certificate, key = (tmp_path / name for name in ("ca.pem", "certificate.pem", "key.pem"))
+    authority.cert_pem.write_to_path(ca)
+    own.cert_chain_pems[0].write_to_path(certificate)
+    own.private_key_pem.write_to_path(key)
+    files = ["--tls-ca", str(ca), "--tls-certificate", str(certificate), "--tls-key", str(key)]
+    done = ask("Why?", "--address", address, *files)
+    assert (done.returncode, done.stdout) == (0, "Blue.\n")
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"])
+def test_other_machines_are_called_with_tls_and_the_authorities_of_the_environment(
+    serve: Serve, authority: trustme.CA, tmp_path: Path, variable: str
+) -> None:
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    # Not loopback by the rule, yet Linux takes it for this machine.
+    address = serve(Scripted("Blue."), tls(authority, "0.0.0.0"), host="0.0.0.0")
+    done = ask("Why?", "--address", address, **{variable: str(ca)})
+    assert (done.returncode, done.stdout) == (0, "Blue.\n")
+
+
+def test_a_certificate_that_is_not_trusted_is_told(serve: Serve, authority: trustme.CA) -> None:
+    address = serve(Scripted("Blue."), tls(authority, "0.0.0.0"), host="0.0.0.0")
+    done = ask("Why?", "--address", address, GRPC_VERBOSITY="NONE")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == (
+        f"llamarpc: no connection to {address}: its certificate can't be trusted; "
+        "--tls-ca names the file of who signed it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--tls-key", "k"], "error: --tls-certificate and --tls-key go together: give both or neither"),
+        (["--tls-certificate", "c"], "error: --tls-certificate and --tls-key go together: give both or neither"),
+        (
+            ["--insecure", "--tls-ca", "a"],
+            "error: --insecure means no TLS; leave it out, or --tls-ca, --tls-certificate and --tls-key",
+        ),
+        (["--tls-ca", "/nowhere/ca.pem"], "llamarpc: can't read /nowhere/ca.pem: No such file or directory"),
+        (["--token-file", "/nowhere/token"], "llamarpc: can't read /nowhere/token: No such file or directory"),
+    ],
+)
+def test_wrong_options_of_security_are_wrong_usage(arguments: list[str], told: str) -> None:
+    done = ask("Why?", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(told)
 
 
 class Endless(TextGenerationServiceServicer):

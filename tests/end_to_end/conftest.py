@@ -23,6 +23,7 @@ from server.default_bundle import build_default_bundle
 from server.embedded import EmbeddedTriton
 from server.grpc_server import Server
 from server.triton.engine import TritonEngine
+from server.triton.resume import ResumingEngine
 from tests.end_to_end.numbers_tokenizer import END_ID, numbers_tokenizer
 from tests.triton_fixtures import cache_dir, run_triton, scripted_repository
 
@@ -40,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A running server, how to call it, and the Triton behind it."""
+    """A running server, how to call it, and the engine behind it."""
 
     address: str
     channel: grpc.aio.Channel
@@ -48,7 +49,7 @@ class Service:
     models: model_pb2_grpc.ModelServiceStub
     bundle: Bundle
     tokenizer: Tokenizer
-    engine: TritonEngine
+    engine: ResumingEngine
     server: Server
 
 
@@ -56,8 +57,9 @@ class Service:
 async def run_service(
     bundle: Bundle, triton_address: str, *, engine_class: type[TritonEngine] = TritonEngine, **settings: object
 ) -> AsyncIterator[Service]:
-    """A server on a free port in front of a Triton, and a channel to it. Does not wait for the engine."""
-    engine = engine_class(triton_address, model_name="tensorrt_llm", context_length=bundle.context_length)
+    """A server on a free port in front of one Triton or several, and a channel to it. Does not wait for the engine."""
+    triton_engine = engine_class(triton_address, model_name="tensorrt_llm", context_length=bundle.context_length)
+    engine = ResumingEngine(triton_engine)
     values = {"address": "127.0.0.1:0", "bundle": bundle.path, **settings}
     server = Server(Settings(**values), bundle, engine)  # type: ignore[arg-type]
     address = await server.start()

@@ -21,7 +21,7 @@ from .metrics import RequestMetrics
 from .outbox import Outlet, send_empty, send_error
 from .requests import GenerationRequest, Limits, generation_request_from_tensors, is_stop_command
 from .scheduler import Counts
-from .script import Script, endless_ids, script_from_parameters
+from .script import Script, endless_ids, greedy_ids, script_from_parameters
 from .stop_words import StopWords
 
 _LOOK_SECONDS = 0.02
@@ -102,7 +102,7 @@ def events(script: Script, request: GenerationRequest) -> Iterator[Event]:
     """Everything that is answered to a request, in the CPU engine's own terms."""
     stop_words = StopWords(request.stop_words)
     sequence = list(request.prompt)
-    ids = endless_ids(request.prompt, request.sampling.seed)
+    ids = greedy_ids(request.prompt) if script.greedy else endless_ids(request.prompt, request.sampling.seed)
     budget = None if script.endless else request.max_new_tokens
     ends = [end for end in (script.fail_after, script.end_after, budget) if end is not None and end >= 0]
     length = min(ends) if ends else None

@@ -29,6 +29,8 @@ class Script:
     """End after this many ids, as if the model had ended."""
     endless: int = 0
     """1 = go on beyond request_output_len until cancelled."""
+    greedy: int = 0
+    """1 = each id follows from all before it, as at temperature 0; the seed has no effect."""
 
 
 def script_from_parameters(parameters: Mapping[str, Mapping[str, str]]) -> Script:
@@ -50,6 +52,17 @@ def endless_ids(prompt_ids: Sequence[int], seed: int) -> Iterator[int]:
     while True:
         state = (state + 0x9E3779B97F4A7C15) & _MASK
         yield FIRST_ID + _mixed(state) % (LAST_ID - FIRST_ID + 1)
+
+
+def greedy_ids(prompt_ids: Sequence[int]) -> Iterator[int]:
+    """The ids of a script that is `greedy`, without end: a prompt that holds some of them gives those that follow."""
+    state = 0
+    for token in prompt_ids:
+        state = _mixed(state ^ token)
+    while True:
+        token = FIRST_ID + _mixed(state) % (LAST_ID - FIRST_ID + 1)
+        yield token
+        state = _mixed(state ^ token)
 
 
 def _mixed(value: int) -> int:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from server.config import Settings, SettingsError, flag_of, read_settings, unknown_variables, variable_of
+from server.config import (
+    Settings,
+    SettingsError,
+    environment_of,
+    flag_of,
+    read_settings,
+    unknown_variables,
+    variable_of,
+)
 
 BUNDLE = ["--bundle", "b"]
 
@@ -31,6 +39,25 @@ TEXTS: list[tuple[str, str, Any]] = [
     ("triton_model", "other", "other"),
     ("drain_seconds", "0", 0.0),
     ("drain_seconds", "1.5", 1.5),
+    ("token_file", "/t.json", Path("/t.json")),
+    ("tls_certificate", "/c.pem", Path("/c.pem")),
+    ("tls_key", "/k.pem", Path("/k.pem")),
+    ("tls_client_ca", "/a.pem", Path("/a.pem")),
+    ("insecure", "true", True),
+    ("log_format", "json", "json"),
+    ("metrics_address", "127.0.0.1:0", "127.0.0.1:0"),
+    ("metrics_callers", "1", True),
+    ("workers", "2", 2),
+    ("drain_delay_seconds", "2.5", 2.5),
+    ("max_call_seconds", "1", 1.0),
+    ("max_connection_age_seconds", "60", 60),
+    ("stall_seconds", "0.5", 0.5),
+    ("engine_stall_seconds", "5", 5.0),
+    ("max_running", "3", 3),
+    ("max_waiting", "0", 0),
+    ("max_calls_per_caller", "4", 4),
+    ("max_metadata_bytes", "1024", 1_024),
+    ("max_streams_per_connection", "1", 1),
     ("max_field_characters", "1", 1),
     ("max_prompt_characters", "7", 7),
     ("max_message_bytes", "1024", 1_024),
@@ -41,15 +68,43 @@ TEXTS: list[tuple[str, str, Any]] = [
 ]
 
 
+# Settings that are an error without these.
+COMPANIONS = {
+    "tls_certificate": ("--tls-key", "k"),
+    "tls_key": ("--tls-certificate", "c"),
+    "tls_client_ca": ("--tls-certificate", "c", "--tls-key", "k"),
+}
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--triton-address", "a:1,b:1"], "write ipv4:A:PORT,B:PORT"),
+        (["--tls-key", "k"], "--tls-certificate and --tls-key go together"),
+        (["--tls-certificate", "c"], "--tls-certificate and --tls-key go together"),
+        (["--tls-client-ca", "a"], "--tls-client-ca needs --tls-certificate and --tls-key"),
+    ],
+)
+def test_settings_that_need_others(flags: list[str], text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        read_settings([*BUNDLE, *flags], {})
+
+
 def test_every_setting_is_tested() -> None:
     assert {name for name, _, _ in TEXTS} == {setting.name for setting in fields(Settings)}
 
 
 @pytest.mark.parametrize(("name", "text", "value"), TEXTS)
 def test_flags_and_variables(name: str, text: str, value: Any) -> None:
-    base = [] if name == "bundle" else BUNDLE
+    base = [*([] if name == "bundle" else BUNDLE), *COMPANIONS.get(name, ())]
     assert getattr(read_settings([*base, flag_of(name), text], {}), name) == value
     assert getattr(read_settings(base, {variable_of(name): text}), name) == value
+
+
+@pytest.mark.parametrize("arguments", [[], [flag for name, text, _ in TEXTS for flag in (flag_of(name), text)]])
+def test_settings_can_be_handed_on_through_the_environment(arguments: list[str]) -> None:
+    settings = read_settings([*BUNDLE, *arguments], {})
+    assert read_settings([], environment_of(settings)) == settings
 
 
 def test_flag_wins_over_variable() -> None:

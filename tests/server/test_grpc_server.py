@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from server.bundle import read_bundle
 from server.chat.tokenizer import TokenizerError
 from server.config import Settings
 from server.grpc_server import ListenError, Server
-from tests.fakes import PATIENCE_SECONDS, RunningServer, ScriptedEngine, eventually, running_server, write_bundle
+from tests.fakes import (
+    PATIENCE_SECONDS,
+    RunningServer,
+    ScriptedEngine,
+    error_details,
+    eventually,
+    running_server,
+    write_bundle,
+)
 
 PROMPT = GenerateRequest(prompt="Hi")
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
@@ -130,21 +139,35 @@ async def test_drain_finishes_running_calls_and_refuses_new_ones(tmp_path: Path)
         await asyncio.wait_for(draining, PATIENCE_SECONDS)
 
 
-async def test_drain_cancels_what_does_not_finish(tmp_path: Path) -> None:
+async def test_drain_ends_what_does_not_finish_and_says_why(tmp_path: Path) -> None:
     engine = ScriptedEngine([b"a", asyncio.Event()])
     async with running_server(tmp_path, engine) as running:
-        call = running.text.StreamGenerate(PROMPT)
-        await call.read()
+        stream, whole = running.text.StreamGenerate(PROMPT), running.text.Generate(PROMPT)
+        await eventually(lambda: engine.running == 2, what="both have begun")
+        while not (await stream.read()).response:
+            pass
         await asyncio.wait_for(running.server.drain(0), PATIENCE_SECONDS)
-        await eventually(lambda: engine.running == 0, what="the engine's slot is free")
-
-        async def read_to_the_end() -> None:  # text that had been sent may or may not arrive
-            while await call.read() is not grpc.aio.EOF:
-                pass
-
+        assert engine.running == 0
+        for call in (stream, whole):
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+            metadata = dict(await call.trailing_metadata())
+            assert (metadata["x-usage-completion-tokens"], metadata["grpc-retry-pushback-ms"]) == ("1", "1000")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await read_to_the_end()
-        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            await whole
+        assert error_details(caught.value)["ErrorInfo"].reason == "SHUTTING_DOWN"
+
+
+async def test_calls_are_taken_while_balancers_are_waited_for(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ScriptedEngine([b"ok"]), drain_delay_seconds=1.0) as running:
+        draining = asyncio.create_task(running.server.drain(PATIENCE_SECONDS))
+        health = running.health.Watch(health_pb2.HealthCheckRequest())
+        while (await health.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        assert (await running.text.Generate(PROMPT)).response == "ok"
+        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.text.Generate(PROMPT)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_drain_does_not_wait_for_health_watchers(tmp_path: Path) -> None:
@@ -153,3 +176,44 @@ async def test_drain_does_not_wait_for_health_watchers(tmp_path: Path) -> None:
         for watcher in watchers:
             await watcher.read()
         await asyncio.wait_for(running.server.drain(10 * PATIENCE_SECONDS), PATIENCE_SECONDS)
+
+
+RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
+async def test_callers_that_retry_do_not_notice_a_restart(tmp_path: Path) -> None:
+    """16 callers without a pause, one server after the other on the same port: not one call fails."""
+    stop, answered = asyncio.Event(), 0
+
+    async def call_on_and_on(running: RunningServer) -> None:
+        nonlocal answered
+        while not stop.is_set():
+            assert (await running.text.Generate(PROMPT)).response == "ok"
+            answered += 1
+
+    options = [("grpc.service_config", json.dumps(RETRIES)), ("grpc.max_reconnect_backoff_ms", 200)]
+    async with running_server(tmp_path, ScriptedEngine([b"ok"]), channel_options=options) as running:
+        callers = [asyncio.create_task(call_on_and_on(running)) for _ in range(16)]
+        await eventually(lambda: answered > 100, what="callers are at work")
+        await running.server.drain(5)
+        settings = Settings(address=running.address, bundle=tmp_path)
+        second = Server(settings, read_bundle(tmp_path), ScriptedEngine([b"ok"]))
+        await second.start()
+        before = answered
+        await eventually(lambda: answered > before + 100, what="callers go on at the second server")
+        stop.set()
+        await asyncio.gather(*callers)
+        await second.drain(0)

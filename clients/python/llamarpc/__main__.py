@@ -1,6 +1,7 @@
 """`python -m llamarpc "Why is the sky blue?"`: streams the answer to standard output, tells its cost on standard error.
 
-Knows nothing of gRPC channels: `client.py` does.
+Knows nothing of gRPC channels: `client.py` does. A token comes from a file or the environment, for everybody on the
+machine can read the arguments of a command.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import TextIO
 
-import grpc
-
-from .client import DEFAULT_ADDRESS, Client
+from .client import DEFAULT_ADDRESS, PRIORITIES, Client
 from .errors import CallError
+from .explanations import explained
 from .v1 import text_generation_pb2 as pb
 from .v1.chat_pb2 import ROLE_SYSTEM, ROLE_USER, Message, ResponseFormat
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    _check_tls(parser, given)
     if given.prompt is None and (sys.stdin is None or sys.stdin.isatty()):
         parser.error("give a prompt, or pipe one to standard input")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -71,8 +73,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="where the server is (default: %(default)s; $LLAMARPC_SERVER sets it)",
     )
+    _add_security(parser)
+    add("--priority", choices=PRIORITIES, help="how soon, while the server is full (default: normal)")
     add("--timeout", type=float, metavar="SECONDS", help="longest wait for the whole answer (default: no limit)")
     return parser
+
+
+def _add_security(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "security", "Addresses of this machine are called in plaintext, all others with TLS."
+    ).add_argument
+    add("--token-file", type=Path, metavar="FILE", help="the token to show (default: what is in $LLAMARPC_TOKEN)")
+    add("--tls-ca", type=Path, metavar="FILE", help="certificates of who may sign the server's (default: the system's)")
+    add("--tls-certificate", type=Path, metavar="FILE", help="your own certificate, for servers that want one")
+    add("--tls-key", type=Path, metavar="FILE", help="the private key of your certificate")
+    add("--insecure", action="store_true", help="no TLS: what is on the way can read all, the token too")
+
+
+def _check_tls(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    if (given.tls_certificate is None) != (given.tls_key is None):
+        parser.error("--tls-certificate and --tls-key go together: give both or neither")
+    if given.insecure and (given.tls_ca or given.tls_certificate):
+        parser.error("--insecure means no TLS; leave it out, or --tls-ca, --tls-certificate and --tls-key")
 
 
 def _run(given: argparse.Namespace, answer: _Answer) -> int:
@@ -84,7 +106,7 @@ def _run(given: argparse.Namespace, answer: _Answer) -> int:
         return INTERRUPTED
     except CallError as error:
         answer.end()
-        _tell(f"llamarpc: {_explained(error, given.address)}")
+        _tell(f"llamarpc: {explained(error, given.address)}")
         return FAILED
     except (ValueError, OverflowError) as error:  # a number too large for its field, or bytes that are no text
         _tell(f"llamarpc: {error}")
@@ -95,9 +117,10 @@ def _run(given: argparse.Namespace, answer: _Answer) -> int:
 def _stream(given: argparse.Namespace, answer: _Answer) -> None:
     started, finished = pb.Started(), pb.Finished()
     schema = given.json_schema and given.json_schema.read()
-    with Client(given.address, timeout_seconds=given.timeout) as client:
+    with _client(given) as client:
         events = client.stream(
             _conversation(given),
+            priority=given.priority,
             max_tokens=given.max_tokens,
             temperature=given.temperature,
             top_p=given.top_p,
@@ -114,6 +137,27 @@ def _stream(given: argparse.Namespace, answer: _Answer) -> None:
                 finished.MergeFrom(event.finished)
     answer.end()
     _tell(_summary(started, finished))
+
+
+def _client(given: argparse.Namespace) -> Client:
+    try:
+        return Client(
+            given.address,
+            token=_token(given.token_file),
+            root_certificates=given.tls_ca,
+            certificate=given.tls_certificate,
+            private_key=given.tls_key,
+            insecure=given.insecure,
+            timeout_seconds=given.timeout,
+        )
+    except OSError as error:
+        raise ValueError(f"can't read {error.filename}: {error.strerror}") from None
+
+
+def _token(file: Path | None) -> str | None:
+    if file is not None:
+        return file.read_text(encoding="utf-8").strip()
+    return os.environ.get("LLAMARPC_TOKEN", "").strip() or None
 
 
 def _conversation(given: argparse.Namespace) -> str | list[Message]:
@@ -174,13 +218,6 @@ def _ending(finished: pb.Finished) -> str:
             return "tool calls"
         case other:  # a newer server's
             return f"finish reason {other}"
-
-
-def _explained(error: CallError, address: str) -> str:
-    if error.code is grpc.StatusCode.UNAVAILABLE and not error.request_id:  # no server of ours said that
-        start = "start one with `make serve`, or say where it is with --address"
-        return f"no server answers at {address}; {start}\n  {error.message}"
-    return str(error)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from tritonclient.grpc import service_pb2
 
 from server.chat.engine import EngineRequest
 from server.chat.model import Sampling
 from server.errors import DeadlineExceeded, EngineBusy, EngineFailed, EngineUnavailable, GuideRefused, ServiceError
-from server.triton.engine import TritonEngine, error_from_status
+from server.triton.engine import STALL_SECONDS, TritonEngine, error_from_status
 from tests.fakes import PATIENCE_SECONDS, Abort, FakeTriton, Final, InBandError, eventually, running_triton
 
 REQUEST = EngineRequest(
@@ -33,8 +35,10 @@ REQUEST = EngineRequest(
 
 
 @asynccontextmanager
-async def open_engine(address: str, *, model_name: str = "tensorrt_llm") -> AsyncIterator[TritonEngine]:
-    engine = TritonEngine(address, model_name=model_name, context_length=8192)
+async def open_engine(
+    address: str, *, model_name: str = "tensorrt_llm", stall_seconds: float = STALL_SECONDS
+) -> AsyncIterator[TritonEngine]:
+    engine = TritonEngine(address, model_name=model_name, context_length=8192, stall_seconds=stall_seconds)
     try:
         yield engine
     finally:
@@ -216,6 +220,39 @@ async def test_closing_the_engine_ends_its_streams() -> None:
     assert type(error) is EngineUnavailable, f"got {error!r}"
 
 
+@pytest.mark.parametrize("last", [[6], []])
+async def test_a_stream_that_stalls_is_given_up(last: list[int]) -> None:
+    triton = FakeTriton([5], last, asyncio.Event())
+    async with running_triton(triton) as address, open_engine(address, stall_seconds=0.1) as engine:
+        stream = engine.stream(REQUEST)
+        assert [list(await anext(stream)) for _ in range(2)] == [[5], last]
+        with pytest.raises(EngineUnavailable, match=r"no token came for 0\.1 s"):
+            await anext(stream)
+        await eventually(lambda: triton.cancelled == 1, what="Triton sees the cancellation")
+
+
+async def test_waiting_for_the_first_id_or_for_the_reader_is_no_stall() -> None:
+    gate = asyncio.Event()
+    triton = FakeTriton([], gate, [5], [6], Final())
+    async with running_triton(triton) as address, open_engine(address, stall_seconds=0.1) as engine:
+        stream = engine.stream(REQUEST)
+        assert list(await anext(stream)) == []
+        asyncio.get_running_loop().call_later(0.3, gate.set)
+        assert list(await anext(stream)) == [5]
+        await asyncio.sleep(0.3)
+        assert [list(ids) async for ids in stream] == [[6], []]
+
+
+async def test_cancelling_a_reader_of_a_stream_that_may_stall() -> None:
+    triton = FakeTriton([5], asyncio.Event())
+    async with engine_at(triton) as engine:
+        reading = asyncio.create_task(ids_of(engine))
+        await eventually(lambda: triton.running == 1, what="Triton has the request")
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert reading.cancelled()
+
+
 @pytest.mark.parametrize(("ready", "model_name"), [(False, "tensorrt_llm"), (True, "another")])
 async def test_not_ready(ready: bool, model_name: str) -> None:
     triton = FakeTriton()
@@ -231,6 +268,48 @@ async def test_ready_and_compared() -> None:
         assert await engine.contract_differences(timeout_seconds=PATIENCE_SECONDS) == []
         triton.config.max_batch_size = 0
         assert len(await engine.contract_differences(timeout_seconds=PATIENCE_SECONDS)) == 1
+
+
+class _HungTriton(FakeTriton):
+    """Accepts connections and calls, answers none."""
+
+    async def ModelReady(self, request: Any, context: Any) -> service_pb2.ModelReadyResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def ModelConfig(self, request: Any, context: Any) -> service_pb2.ModelConfigResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class _LoadingTriton(FakeTriton):
+    """Answers, but does not have the model."""
+
+    async def ModelReady(self, request: Any, context: Any) -> service_pb2.ModelReadyResponse:
+        return service_pb2.ModelReadyResponse(ready=False)
+
+    async def ModelConfig(self, request: Any, context: Any) -> service_pb2.ModelConfigResponse:
+        return await context.abort(grpc.StatusCode.UNAVAILABLE, "unknown model")
+
+
+@pytest.mark.parametrize("away", [_HungTriton, _LoadingTriton])
+async def test_one_replica_of_two_is_enough_to_be_ready(away: type[FakeTriton]) -> None:
+    async with running_triton(away()) as first, running_triton(FakeTriton()) as second:
+        async with open_engine(f"ipv4:{first},{second}") as engine:
+            for _ in range(4):
+                assert await engine.is_ready(timeout_seconds=1.0) is True
+                assert await engine.contract_differences(timeout_seconds=1.0) == []
+
+
+@pytest.mark.parametrize("away", [_HungTriton, _LoadingTriton])
+async def test_all_replicas_away_are_not_ready_within_the_time(away: type[FakeTriton]) -> None:
+    async with running_triton(away()) as first, running_triton(away()) as second:
+        async with open_engine(f"ipv4:{first},{second}") as engine:
+            start = time.monotonic()
+            assert await engine.is_ready(timeout_seconds=0.4) is False
+            with pytest.raises(EngineUnavailable):
+                await engine.contract_differences(timeout_seconds=0.4)
+            assert time.monotonic() - start < 2
 
 
 async def test_many_streams_at_once() -> None:
