@@ -21,6 +21,7 @@ from .metrics_endpoint import MetricsListenError
 from .serve import serve
 from .tls import TlsError
 from .token_entries import TokenFileError
+from .tracing import TracingError
 from .triton_installation import EmbeddedError
 from .workers import WORKER_VARIABLE, WorkerError, supervise, tell_supervisor
 
@@ -54,6 +55,7 @@ _CANNOT_START = (
     TlsError,
     ListenError,
     MetricsListenError,
+    TracingError,
     EmbeddedError,
     WorkerError,
 )

@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .call_record import CallRecord
 from .chat.meter import Meter
 from .errors import ServiceError
 from .token_entries import Caller
+
+if TYPE_CHECKING:
+    from .call_trace import CallTrace
 
 Observer = Callable[[CallRecord], None]
 
@@ -36,6 +40,8 @@ class Call:
     task: asyncio.Task[object]
     started: float = field(default_factory=time.monotonic)
     caller: Caller | None = None
+    trace: CallTrace | None = None
+    """None where calls are not traced."""
     meter: Meter = field(default_factory=Meter)
     model: str | None = None
     adapter: str | None = None

@@ -6,7 +6,7 @@ Knows no signals, no embedded Triton and no command line; `serve.py` wires those
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
@@ -32,6 +32,9 @@ from .interceptors import CallInterceptor
 from .metrics import Load, Metrics
 from .security import OPEN, Security
 from .service import ModelService, TextGenerationService
+
+if TYPE_CHECKING:
+    from .call_trace import Tracing
 
 SERVICES = (
     text_generation_pb2.DESCRIPTOR.services_by_name["TextGenerationService"].full_name,
@@ -70,6 +73,7 @@ class Server:
         *,
         security: Security = OPEN,
         metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
         shares_port: bool = False,
     ) -> None:
         """Builds everything, listens to nothing yet. `shares_port`: with other workers. Raises TokenizerError."""
@@ -77,6 +81,7 @@ class Server:
         self._security = security
         self._health = HealthService(SERVICES)
         self._monitor = HealthMonitor(engine, self._health)
+        self._tracing = tracing
         self._metrics = metrics or Metrics(model=bundle.model_id, version="")
         self._polling: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -100,6 +105,7 @@ class Server:
             limits=CallLimits(call_seconds=settings.max_call_seconds, stall_seconds=settings.stall_seconds),
             on_start=self._metrics.call_started,
             observers=(self._metrics.call_ended, log_call),
+            tracing=self._tracing,
         )
 
     def _add_services(self, bundle: Bundle, generator: TextGenerator) -> None:
@@ -129,7 +135,7 @@ class Server:
         await self._grpc.start()
         self._polling = asyncio.create_task(self._monitor.run())
         self._background = [
-            asyncio.create_task(self._metrics.follow(self._load)),
+            asyncio.create_task(self._metrics.follow(lambda: self.load)),
             asyncio.create_task(watch(self._security.files)),
         ]
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
@@ -169,7 +175,9 @@ class Server:
             return self._grpc.add_insecure_port(address)
         return self._grpc.add_secure_port(address, credentials)
 
-    def _load(self) -> Load:
+    @property
+    def load(self) -> Load:
+        """How busy the server is now."""
         return Load(
             calls_in_flight=len(self._calls),
             requests_running=self._admission.running,

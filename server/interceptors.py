@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -24,6 +24,9 @@ from .check import is_valid_request_id
 from .errors import EngineFailed, ServiceError
 from .status import code_of, reason_of, retry_after_of, status_of
 from .token_entries import Caller
+
+if TYPE_CHECKING:
+    from .call_trace import Tracing
 
 _OUR_METHODS = "/llamarpc."
 _HEALTH_METHODS = "/grpc.health."
@@ -55,6 +58,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits: CallLimits,
         on_start: Callable[[str], None],
         observers: Sequence[Observer],
+        tracing: Tracing | None = None,
     ) -> None:
         """Of our calls `on_start` gets each method, and `observers` the record at its end; they must not block."""
         self._calls = calls
@@ -62,6 +66,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._limits = limits
         self._on_start = on_start
         self._observers = observers
+        self._tracing = tracing
 
     async def intercept_service(
         self,
@@ -86,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: Any) -> Callable[..., Awaitable[Any]]:
         async def run(request: Any, context: _Context) -> Any:
             with self._calls.open(method=method, request_id=_name_request(request)) as call:
-                self._on_start(method)
+                self._began(call, context)
                 try:
                     self._calls.check_open()
                     call.caller = self._caller(method, context)
@@ -103,7 +108,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, behaviour: Any) -> Callable[..., Awaitable[None]]:
         async def run(request: Any, context: _Context) -> None:
             with self._calls.open(method=method, request_id=_name_request(request)) as call:
-                self._on_start(method)
+                self._began(call, context)
                 try:
                     self._calls.check_open()
                     call.caller = self._caller(method, context)
@@ -132,6 +137,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await context.write(response)
 
         return run
+
+    def _began(self, call: Call, context: _Context) -> None:
+        self._on_start(call.method)
+        if self._tracing is not None:
+            call.trace = self._tracing.open_call(call.method, context.invocation_metadata() or ())
 
     def _caller(self, method: str, context: _Context) -> Caller | None:
         return self._authenticate(method, context.invocation_metadata() or (), context.auth_context())
@@ -163,6 +173,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         record = call.record(status=status, reason=reason)
         for observe in self._observers:
             observe(record)
+        if call.trace is not None:
+            call.trace.end(record)
 
 
 async def _write_all(call: Call, responses: AsyncIterator[Any], context: _Context) -> None:

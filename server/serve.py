@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import sys
@@ -24,6 +25,7 @@ from .grpc_server import Server
 from .metrics import Metrics
 from .metrics_endpoint import MetricsEndpoint
 from .security import load_security
+from .tracing import open_tracing
 from .triton.engine import TritonEngine
 from .triton.resume import ResumingEngine
 from .triton_installation import assemble
@@ -43,7 +45,10 @@ async def serve(settings: Settings, *, on_serving: OnServing, shares_port: bool 
     """
     stop = StopSignals()
     security = load_security(settings)
+    tracing = open_tracing(os.environ, version=_version())
     async with AsyncExitStack() as stack:
+        if tracing is not None:
+            stack.push_async_callback(tracing.aclose)
         bundle, triton_address = await start_engine(settings, stack)
         metrics = Metrics(model=bundle.model_id, version=_version(), label_callers=settings.metrics_callers)
         triton = TritonEngine(
@@ -54,7 +59,9 @@ async def serve(settings: Settings, *, on_serving: OnServing, shares_port: bool 
         )
         engine = ResumingEngine(triton, on_resume=metrics.resumed)
         stack.push_async_callback(engine.aclose)
-        server = Server(settings, bundle, engine, security=security, metrics=metrics, shares_port=shares_port)
+        server = Server(
+            settings, bundle, engine, security=security, metrics=metrics, tracing=tracing, shares_port=shares_port
+        )
         await open_metrics(settings, metrics.registry, stack)
         address = await server.start()
         stack.push_async_callback(server.drain, 0)

@@ -84,7 +84,12 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
             caller=_claim(call.caller), priority=_priority(call.caller, context), seconds_left=call.seconds_left()
         ) as call.queue_seconds:
             # What is left of the deadline after the wait; the time limit counts from the call's arrival.
-            checked = replace(checked, timeout_seconds=context.time_remaining(), arrival=call.started)
+            checked = replace(
+                checked,
+                timeout_seconds=context.time_remaining(),
+                arrival=call.started,
+                trace_headers=() if call.trace is None else call.trace.headers,
+            )
             async with aclosing(self._generator.generate(checked, call.meter)) as events:
                 yield ResponseWriter(checked, model_id=self._bundle.model_id), events
 

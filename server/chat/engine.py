@@ -19,6 +19,7 @@ class EngineRequest:
     `max_tokens` fits into the context after the prompt. Generation ends before `end_id` and after any of `stop_ids`.
     `guide` is the EBNF grammar that the text must follow; the engine ends where nothing can follow. `adapter_id` is the
     number of a LoRA adapter. `timeout_seconds` is what is left of the call's deadline; None is no deadline.
+    `trace_headers` let the engine's spans join the call's trace; they are carried, not read.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class EngineRequest:
     guide: str | None = None
     adapter_id: int | None = None
     timeout_seconds: float | None = None
+    trace_headers: tuple[tuple[str, str], ...] = ()
 
 
 class Engine(Protocol):

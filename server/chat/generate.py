@@ -109,6 +109,7 @@ class TextGenerator:
             guide=request.guide,
             adapter_id=request.adapter_id,
             timeout_seconds=request.timeout_seconds,
+            trace_headers=request.trace_headers,
         )
 
 

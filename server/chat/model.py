@@ -145,6 +145,7 @@ class GenerationRequest:
     `guide` is the grammar of `shape`, None where any text will do. `adapter_id` is the LoRA adapter's number in the
     bundle. After `time_limit_seconds` the answer ends with what there is; `timeout_seconds`, the call's own deadline,
     ends it with an error. `arrival` is when the request came, by time.monotonic(); None: when generation begins.
+    `trace_headers` are for the engine.
     """
 
     request_id: str
@@ -159,6 +160,7 @@ class GenerationRequest:
     time_limit_seconds: float | None = None
     timeout_seconds: float | None = None
     arrival: float | None = None
+    trace_headers: tuple[tuple[str, str], ...] = ()
 
 
 class FinishReason(Enum):

@@ -70,7 +70,7 @@ class TritonEngine:
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[Sequence[int], None]:
         """See `chat.engine.Engine.stream`. Closing the generator cancels the call, which frees the engine's slot."""
-        call = self._call(request.timeout_seconds)
+        call = self._call(request)
         watch = _StallWatch(self._stall_seconds, call.cancel)
         try:
             await call.write(build_request(self._model_name, request))
@@ -97,12 +97,13 @@ class TritonEngine:
             watch.stop()
             call.cancel()
 
-    def _call(self, timeout_seconds: float | None) -> Any:
+    def _call(self, request: EngineRequest) -> Any:
+        timeout_seconds = request.timeout_seconds
         if self._closed:
             raise EngineUnavailable(_CLOSED)
         if timeout_seconds is not None and timeout_seconds <= 0:
             raise DeadlineExceeded
-        return self._stub.ModelStreamInfer(metadata=_METADATA, timeout=timeout_seconds)
+        return self._stub.ModelStreamInfer(metadata=_METADATA + request.trace_headers, timeout=timeout_seconds)
 
     async def is_ready(self, *, timeout_seconds: float) -> bool:
         """Whether a Triton answers and serves the model; one of several is enough. Never raises for those away."""

@@ -217,3 +217,59 @@ async def test_callers_that_retry_do_not_notice_a_restart(tmp_path: Path) -> Non
         stop.set()
         await asyncio.gather(*callers)
         await second.drain(0)
+
+
+async def test_connections_of_a_certain_age_are_closed_gently(tmp_path: Path) -> None:
+    """A stream that is older than its connection may get goes on to its end; calls go to a new connection."""
+    gate = asyncio.Event()
+    async with running_server(tmp_path, ScriptedEngine([b"a", gate, b"b"]), max_connection_age_seconds=1) as running:
+        stream = running.text.StreamGenerate(PROMPT)
+        answer = asyncio.ensure_future(_text_of(stream))
+        states = []
+        while grpc.ChannelConnectivity.IDLE not in states:  # after the GOAWAY
+            states.append(running.channel.get_state())
+            await running.channel.wait_for_state_change(states[-1])
+        gate.set()
+        assert await answer == "ab"
+        assert (await running.text.Generate(PROMPT, timeout=PATIENCE_SECONDS)).response == "ab"
+
+
+async def _text_of(stream: Any) -> str:
+    return "".join([response.response async for response in stream])
+
+
+async def test_metadata_has_a_limit(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ScriptedEngine([b"ok"]), max_metadata_bytes=2_048) as running:
+        assert (await running.text.Generate(PROMPT, metadata=(("x-small", "x" * 500),))).response == "ok"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.text.Generate(PROMPT, metadata=(("x-large", "x" * 4_000),))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"), [("low", None), ("high", None), ("urgent", "INVALID_REQUEST"), ("", "INVALID_REQUEST")]
+)
+async def test_priority_is_asked_for_in_metadata(tmp_path: Path, asked: str, reason: str | None) -> None:
+    async with running_server(tmp_path, ScriptedEngine([b"ok"])) as running:
+        call = running.text.Generate(PROMPT, metadata=(("x-priority", asked),))
+        if reason is None:
+            assert (await call).response == "ok"
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert error_details(caught.value)["ErrorInfo"].reason == reason
+
+
+async def test_a_call_without_room_to_wait_is_told_when_to_come_again(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with running_server(tmp_path, ScriptedEngine([gate, b"ok"]), max_running=1, max_waiting=1) as running:
+        first, second = running.text.Generate(PROMPT), running.text.Generate(PROMPT)
+        await eventually(lambda: running.server.load.requests_waiting == 1, what="one runs and one waits")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.text.Generate(PROMPT)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        details = error_details(caught.value)
+        assert details["ErrorInfo"].reason == "OVERLOADED"
+        assert details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() > 0
+        gate.set()
+        assert [(await each).response for each in (first, second)] == ["ok", "ok"]
