@@ -10,23 +10,13 @@ import asyncio
 import math
 import random
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 
-from .errors import (
-    CallerLimitReached,
-    DeadlineExceeded,
-    FieldViolation,
-    InvalidRequest,
-    Overloaded,
-    ServiceError,
-    clipped,
-)
-
-PRIORITY_KEY = "x-priority"
+from .errors import CallerLimitReached, DeadlineExceeded, Overloaded
+from .priority import Priority
+from .waiting_line import Waiter, WaitingLine
 
 # The mean of how long places are held is the plain one at first, then follows about this many of the last calls:
 # enough that one odd call does not sway it, few enough that it follows a change within seconds.
@@ -37,26 +27,6 @@ _WAIT_SHARE = 0.5
 # What refused callers are told to wait. The random part keeps them from coming back all at once.
 _LEAST_RETRY_SECONDS, _MOST_RETRY_SECONDS, _RETRY_SPREAD = 0.1, 30.0, 0.5
 _UNKNOWN_RETRY_SECONDS = 1.0
-
-
-class Priority(IntEnum):
-    """How urgent a call is; the most urgent is the smallest."""
-
-    HIGH = 0
-    NORMAL = 1
-    LOW = 2
-
-
-_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
-
-
-def priority_of(text: str) -> Priority:
-    """The priority of this name. Raises InvalidRequest, which names the metadata key, for any other text."""
-    if (priority := _PRIORITIES.get(text)) is None:
-        allowed = ", ".join(_PRIORITIES)
-        description = f"this metadata key must be one of {allowed}, not {clipped(text, 100)!r}"
-        raise InvalidRequest((FieldViolation(field=PRIORITY_KEY, description=description),))
-    return priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +71,7 @@ class Admission:
     def __init__(self, limits: AdmissionLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._clock = clock
-        self._queue = _Queue()
+        self._queue = WaitingLine()
         self._held = _Mean()
         self._running = 0
         self._calls_of: dict[str, int] = {}
@@ -167,7 +137,7 @@ class Admission:
     async def _wait(self, priority: Priority, seconds_left: float) -> float:
         start = self._clock()
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(priority=priority, deadline=start + seconds_left, answer=loop.create_future())
+        waiter = Waiter(priority=priority, deadline=start + seconds_left, answer=loop.create_future())
         self._queue.add(waiter)
         timer = loop.call_later(seconds_left, self._expire, waiter) if seconds_left < math.inf else None
         try:
@@ -186,11 +156,11 @@ class Admission:
             raise DeadlineExceeded
         return now - start
 
-    def _expire(self, waiter: _Waiter) -> None:
+    def _expire(self, waiter: Waiter) -> None:
         self._queue.discard(waiter)
         waiter.tell(DeadlineExceeded())
 
-    def _give_up(self, waiter: _Waiter) -> None:
+    def _give_up(self, waiter: Waiter) -> None:
         self._queue.discard(waiter)
         if waiter.has_place():
             self._pass_on()
@@ -229,68 +199,6 @@ class Admission:
             del self._calls_of[caller.name]  # else the table would grow with every name ever seen
         else:
             self._calls_of[caller.name] -= 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Waiter:
-    """A call in the queue. Its answer is the refusal, or None for a place that is now its own."""
-
-    priority: Priority
-    deadline: float
-    answer: asyncio.Future[ServiceError | None]
-
-    def tell(self, refusal: ServiceError | None) -> bool:
-        """Whether it took the answer: one that was cancelled takes none, though it is still in the queue."""
-        if self.answer.done():
-            return False
-        self.answer.set_result(refusal)
-        return True
-
-    def has_place(self) -> bool:
-        return self.answer.done() and not self.answer.cancelled() and self.answer.result() is None
-
-
-class _Queue:
-    """Waiters, one line for each priority. Every operation takes the same time however many wait or have left.
-
-    OrderedDict and not dict: the first key of a dict is looked for past all that were taken from its front.
-    """
-
-    def __init__(self) -> None:
-        self._lines: dict[Priority, OrderedDict[_Waiter, None]] = {priority: OrderedDict() for priority in Priority}
-
-    def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
-
-    def ahead_of(self, priority: Priority) -> int:
-        """How many are served before one that comes now."""
-        count = 0
-        for each, line in self._lines.items():
-            count += len(line)
-            if each is priority:
-                break
-        return count
-
-    def add(self, waiter: _Waiter) -> None:
-        self._lines[waiter.priority][waiter] = None
-
-    def discard(self, waiter: _Waiter) -> None:
-        self._lines[waiter.priority].pop(waiter, None)
-
-    def pop_first(self) -> _Waiter | None:
-        for line in self._lines.values():
-            if line:
-                return line.popitem(last=False)[0]
-        return None
-
-    def pop_newest_below(self, priority: Priority) -> _Waiter | None:
-        """The newest of the lowest priority, unless there is none below this one."""
-        for each, line in reversed(self._lines.items()):
-            if each is priority:
-                break
-            if line:
-                return line.popitem()[0]
-        return None
 
 
 class _Mean:

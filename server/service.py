@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc.aio
 from llamarpc.v1 import model_pb2, model_pb2_grpc, text_generation_pb2, text_generation_pb2_grpc
 
-from .admission import PRIORITY_KEY, Admission, Claimant, Priority, priority_of
+from .admission import Admission, Claimant
 from .bundle import Bundle
 from .calls import current_call
 from .capabilities import check_capabilities, check_model, follows_guides
@@ -22,6 +22,7 @@ from .chat.generate import TextGenerator
 from .chat.model import Event, GenerationRequest
 from .check import TextLimits, check_count_tokens_request, check_generate_request
 from .convert import ResponseWriter, model_to_proto, request_from_proto
+from .priority import PRIORITY_KEY, Priority, priority_of
 from .token_entries import Caller
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"

@@ -37,9 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server.service": {
         *("grpc", "llamarpc.v1", "server.bundle", "server.chat.generate", "server.chat.model"),
         *("server.admission", "server.calls", "server.capabilities", "server.check", "server.convert"),
-        *("server.errors", "server.token_entries"),
+        *("server.errors", "server.priority", "server.token_entries"),
     },
-    "server.admission": {"server.errors"},
+    "server.admission": {"server.errors", "server.priority", "server.waiting_line"},
+    "server.waiting_line": {"server.errors", "server.priority"},
+    "server.priority": {"server.errors"},
     "server.call_record": set(),
     "server.calls": {
         "server.call_trace",

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.admission import Admission, AdmissionLimits, Claimant, Priority, priority_of
+from server.admission import Admission, AdmissionLimits, Claimant
 from server.errors import CallerLimitReached, DeadlineExceeded, InvalidRequest, Overloaded
+from server.priority import Priority, priority_of
 
 HIGH, NORMAL, LOW = Priority
 
