@@ -12,7 +12,7 @@ CODE := server engine_build clients/python tests
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-unit check format proto lock clean
+.PHONY: help serve test test-unit soak check format proto lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: $(VENV)/installed-dev  ## run every test, the end-to-end ones on a real Tr
 
 test-unit: $(VENV)/installed-dev  ## run the tests that need nothing but our own code: seconds
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m "not end_to_end and not real_parts" $(ARGS)
+
+soak: $(VENV)/installed-dev  ## keep every kind of caller busy for MINUTES=10 and see that nothing is left behind; then the full fuzz
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" FUZZ_FACTOR=10 $(BIN)/python -m pytest -q -s tests/server/test_fuzz.py tests/server/test_fuzz_process.py
 
 check: $(VENV)/installed-dev  ## format, lint, types, proto lint, generated code, import arrows
 	$(BIN)/ruff format --check $(CODE)

@@ -13,12 +13,14 @@ from llamarpc.v1 import chat_pb2, text_generation_pb2
 from .chat.guides import Part, ShapeError, ShapeProblem, guide_of
 from .chat.model import ReplyShape
 from .chat.tool_text import parsed_json
-from .errors import FieldViolation
+from .errors import FieldViolation, clipped
 from .reply_shape import calls_are_possible, functions_of, reply_shape_of
 
 MAX_FUNCTIONS = 128
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NAME_RULE = "must be 1 to 64 of letters, digits, _, - and ."
+# In a message, which travels in a trailer.
+_LONGEST_NAMES = 200
 
 
 def tool_violations(request: text_generation_pb2.GenerateRequest) -> Iterator[FieldViolation]:
@@ -114,7 +116,7 @@ def _choice_violations(request: text_generation_pb2.GenerateRequest) -> Iterator
     elif choice.mode == chat_pb2.TOOL_CHOICE_MODE_REQUIRED and not offered:
         yield _violation("tool_choice.mode", "is REQUIRED, but no tools are offered")
     elif choice.WhichOneof("choice") == "function_name" and choice.function_name not in offered:
-        some = ", ".join(offered[:10]) + (", …" if len(offered) > 10 else "")
+        some = clipped(", ".join(offered[:10]) + (", …" if len(offered) > 10 else ""), _LONGEST_NAMES)
         yield _violation("tool_choice.function_name", f"is not among the offered functions: {some or 'none'}")
 
 

@@ -1,7 +1,7 @@
 """What happens around every call: who calls, an id, limits of time, errors as statuses, and a record at the end.
 
-Knows no services and no errors by name: `status.py` has the table. Health stays untouched; with reflection only the
-caller is asked for.
+Knows no services, and of errors only what to do with them: `status.py` has the table. Of health calls only the message
+is read here; with reflection only the caller is asked for.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from .call_limits import CallLimits, limited_time, watched_reader
 from .calls import Call, Calls, Observer
 from .check import is_valid_request_id
-from .errors import EngineFailed, ServiceError
+from .errors import EngineFailed, FieldViolation, InvalidRequest, ServiceError
 from .status import code_of, reason_of, retry_after_of, status_of
 from .token_entries import Caller
 
@@ -76,27 +77,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """All of it for our own methods; the question who calls for the others, but for health."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_HEALTH_METHODS):
-            return handler
-        codecs: dict[str, Any] = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        if handler is None:
+            return None
+        if method.startswith(_HEALTH_METHODS):
+            return _streamed(_only_read(handler), handler)
         if not method.startswith(_OUR_METHODS):
-            return grpc.stream_stream_rpc_method_handler(self._only_authenticated(method, handler), **codecs)
+            return _streamed(self._only_authenticated(method, handler), handler)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), **codecs)
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **codecs)
+            return _streamed(self._stream(method, handler), handler)
+        return grpc.stream_unary_rpc_method_handler(
+            self._unary(method, handler), response_serializer=handler.response_serializer
+        )
 
-    def _unary(self, method: str, behaviour: Any) -> Callable[..., Awaitable[Any]]:
-        async def run(request: Any, context: _Context) -> Any:
-            with self._calls.open(method=method, request_id=_name_request(request)) as call:
+    def _unary(self, method: str, handler: Any) -> Callable[..., Awaitable[Any]]:
+        async def run(_: object, context: _Context) -> Any:
+            with self._calls.open(method=method, request_id=uuid.uuid4().hex) as call:
                 self._began(call, context)
                 try:
                     self._calls.check_open()
                     call.caller = self._caller(method, context)
                     with limited_time(call, self._limits, deadline_seconds=context.time_remaining()):
-                        response = await behaviour(request, context)
+                        request = await _message_of(context, handler)
+                        call.request_id = _name_request(request)
+                        response = await handler.unary_unary(request, context)
                 except (Exception, asyncio.CancelledError) as error:
                     await self._failed(call, context, error)
                     return None
@@ -105,9 +108,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return run
 
-    def _stream(self, method: str, behaviour: Any) -> Callable[..., Awaitable[None]]:
-        async def run(request: Any, context: _Context) -> None:
-            with self._calls.open(method=method, request_id=_name_request(request)) as call:
+    def _stream(self, method: str, handler: Any) -> Callable[..., Awaitable[None]]:
+        async def run(_: object, context: _Context) -> None:
+            with self._calls.open(method=method, request_id=uuid.uuid4().hex) as call:
                 self._began(call, context)
                 try:
                     self._calls.check_open()
@@ -117,7 +120,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         limited_time(call, self._limits, deadline_seconds=deadline),
                         watched_reader(call, self._limits),
                     ):
-                        async with aclosing(behaviour(request, context)) as responses:
+                        request = await _message_of(context, handler)
+                        call.request_id = _name_request(request)
+                        async with aclosing(handler.unary_stream(request, context)) as responses:
                             await _write_all(call, responses, context)
                 except (Exception, asyncio.CancelledError) as error:
                     await self._failed(call, context, error)
@@ -127,14 +132,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return run
 
     def _only_authenticated(self, method: str, handler: Any) -> Callable[..., Awaitable[None]]:
-        async def run(requests: Any, context: _Context) -> None:
+        async def run(_: object, context: _Context) -> None:
             try:
                 self._caller(method, context)
+                async with (
+                    aclosing(_messages_of(context, handler)) as requests,
+                    aclosing(handler.stream_stream(requests, context)) as responses,
+                ):
+                    async for response in responses:
+                        await context.write(response)
             except ServiceError as error:
                 await _abort(context, error, uuid.uuid4().hex, ())
-            async with aclosing(handler.stream_stream(requests, context)) as responses:
-                async for response in responses:
-                    await context.write(response)
 
         return run
 
@@ -175,6 +183,48 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             observe(record)
         if call.trace is not None:
             call.trace.end(record)
+
+
+def _streamed(behaviour: Callable[..., Awaitable[None]], handler: Any) -> _Handler:
+    return grpc.stream_stream_rpc_method_handler(behaviour, response_serializer=handler.response_serializer)
+
+
+def _only_read(handler: Any) -> Callable[..., Awaitable[None]]:
+    async def run(_: object, context: _Context) -> None:
+        try:
+            request = await _message_of(context, handler)
+        except ServiceError as error:
+            await _abort(context, error, uuid.uuid4().hex, ())
+        if not handler.response_streaming:
+            await context.write(await handler.unary_unary(request, context))
+            return
+        async with aclosing(handler.unary_stream(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return run
+
+
+async def _message_of(context: _Context, handler: Any) -> Any:
+    """The one message of a call. Raises InvalidRequest.
+
+    Left to gRPC, a message that can't be read would be answered with UNKNOWN and leave a traceback in the log, and a
+    call without one would not be answered at all.
+    """
+    async with aclosing(_messages_of(context, handler)) as messages:
+        async for message in messages:
+            return message
+    raise InvalidRequest((FieldViolation(field="", description="the call has no message"),))
+
+
+async def _messages_of(context: _Context, handler: Any) -> AsyncGenerator[Any, None]:
+    while (data := await context.read()) is not grpc.aio.EOF:
+        try:
+            message = handler.request_deserializer(data)
+        except DecodeError as error:
+            reason = f"the message can't be read: {error}"
+            raise InvalidRequest((FieldViolation(field="", description=reason),)) from error
+        yield message
 
 
 async def _write_all(call: Call, responses: AsyncIterator[Any], context: _Context) -> None:

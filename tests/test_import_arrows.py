@@ -75,7 +75,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server.status": {"google.protobuf", "google.rpc", "grpc", "server.errors"},
     "server.interceptors": {
         "server.call_trace",
-        *("grpc", "grpc_status", "server.call_limits", "server.calls", "server.check", "server.errors"),
+        *(
+            "google.protobuf",
+            "grpc",
+            "grpc_status",
+            "server.call_limits",
+            "server.calls",
+            "server.check",
+            "server.errors",
+        ),
         *("server.status", "server.token_entries"),
     },
     "server.health": {"grpc", "grpc_health", "server.errors"},
