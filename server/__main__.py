@@ -103,6 +103,10 @@ def _what_callers_show(settings: Settings) -> dict[str, str]:
         flags, arguments, grpcurl = " --tls-ca CA.pem", ', root_certificates=Path("CA.pem")', "-cacert CA.pem "
     elif settings.insecure:
         flags, arguments = " --insecure", ", insecure=True"
+    if settings.tls_client_ca is not None:
+        flags += " --tls-certificate CERT.pem --tls-key KEY.pem"
+        arguments += ', certificate=Path("CERT.pem"), private_key=Path("KEY.pem")'
+        grpcurl += "-cert CERT.pem -key KEY.pem "
     if settings.token_file is not None:
         flags += " --token-file TOKEN"
         arguments += ', token=Path("TOKEN").read_text().strip()'

@@ -123,7 +123,7 @@ class Admission:
         """Refuses a call that would get its place too late, before anybody makes room for it."""
         expected = self._expected_wait(priority)
         if expected is not None and seconds_left is not None and expected > _WAIT_SHARE * seconds_left:
-            reason = f"a wait of about {expected:.1f} s would leave too little of {seconds_left:.1f} s to the deadline"
+            reason = f"a wait of about {expected:.1f} s would take too much of the {seconds_left:.1f} s left"
             raise Overloaded(reason, retry_after_seconds=_retry_after(expected))
 
     def _make_room(self, priority: Priority) -> None:

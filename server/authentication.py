@@ -53,7 +53,7 @@ class Authenticator:
         if self._tokens is not None:
             caller = self._tokens.caller_of(_token_in(metadata))
         elif self._client_certificates:
-            caller = Caller(name=_certificate_name(auth_context))
+            caller = Caller(name=_certificate_name(auth_context), priority="high")
         else:
             return None
         _check_scope(caller, _SCOPES.get(service, _NOBODYS))
@@ -86,7 +86,10 @@ def _certificate_name(auth_context: Mapping[str, Iterable[bytes]]) -> str:
         for name in auth_context.get(kind, ()):
             if text := name.decode(errors="replace").strip():
                 return _fit_for_a_log(text[:_LONGEST_NAME])
-    raise Unauthenticated("the client certificate names nobody, neither as common name nor as alternative name")
+    raise Unauthenticated(
+        "the client certificate names nobody, neither as common name nor as alternative name",
+        advice="show one that does",
+    )
 
 
 def _fit_for_a_log(name: str) -> str:

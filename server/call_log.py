@@ -101,8 +101,13 @@ def _call_fields(call: CallRecord) -> dict[str, str | int | float | None]:
 def _described(call: CallRecord) -> str:
     fields = _call_fields(call)
     method, status = fields.pop("method"), fields.pop("status")
-    told = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    told = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)
     return f"{_MESSAGE} {method} {status} {told}"
+
+
+def _quoted(value: Any) -> Any:
+    """Text that could pass for several fields in quotes; names of certificates may be such."""
+    return json.dumps(value) if isinstance(value, str) and any(each in value for each in ' ="') else value
 
 
 def _milliseconds(seconds: float | None) -> float | None:

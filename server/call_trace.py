@@ -106,7 +106,7 @@ class CallTrace:
     def headers(self) -> TraceHeaders:
         """Metadata for a request to another service, by which its spans become children of this one.
 
-        None where the call is not sampled: Triton traces whatever comes with a trace, also when it says not to.
+        Empty where the call is not sampled: Triton traces whatever comes with a trace, also when it says not to.
         """
         if not self._span.get_span_context().trace_flags.sampled:
             return ()

@@ -54,7 +54,7 @@ class Settings:
     engine_stall_seconds: float = _setting(
         30.0, "an answer whose engine falls silent goes on at another Triton", minimum=1
     )
-    max_running: int = _setting(0, "requests given to the engine at a time; 0: as many as it computes together")
+    max_running: int = _setting(0, "requests at the engine at a time, per worker; 0: as many as it computes together")
     max_waiting: int = _setting(64, "requests that may wait for that; more are refused")
     max_calls_per_caller: int = _setting(0, "calls of one caller at a time, running or waiting; 0: no limit")
     max_field_characters: int = _setting(131_072, "longest text of one field of a request", minimum=1)

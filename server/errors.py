@@ -197,8 +197,8 @@ class ShuttingDown(ServiceError):
 class Unauthenticated(ServiceError):
     """There is no token with the call, or one that is unknown or expired. Which of them the text says."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; send 'authorization: Bearer TOKEN' with the call")
+    def __init__(self, reason: str, *, advice: str = "send 'authorization: Bearer TOKEN' with the call") -> None:
+        super().__init__(f"{reason}; {advice}")
 
 
 class PermissionDenied(ServiceError):

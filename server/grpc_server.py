@@ -45,7 +45,7 @@ SERVICES = (
 _REFUSING_SECONDS = 0.25
 # For calls that have been ended at the end of a drain to tell their callers.
 _LAST_WORDS_SECONDS = 1.0
-_NO_AGE_LIMIT = 2**31 - 1
+_NO_AGE = 2**31 - 1
 
 # A caller that vanished without a word (a closed lid, a dead node) gives its slot back after this, not after hours.
 _PING_CALLERS_MILLISECONDS = 30_000
@@ -210,8 +210,8 @@ def _server_options(settings: Settings, *, shares_port: bool) -> list[tuple[str,
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         # gRPC varies the age by a tenth, so connections made together do not end together. Running calls may finish.
-        ("grpc.max_connection_age_ms", settings.max_connection_age_seconds * 1_000 or _NO_AGE_LIMIT),
-        ("grpc.max_connection_age_grace_ms", min(round(settings.max_call_seconds * 1_000), _NO_AGE_LIMIT)),
+        ("grpc.max_connection_age_ms", min(1_000 * settings.max_connection_age_seconds, _NO_AGE) or _NO_AGE),
+        ("grpc.max_connection_age_grace_ms", min(round(settings.max_call_seconds * 1_000), _NO_AGE)),
         ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MILLISECONDS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", _PING_CALLERS_MILLISECONDS),

@@ -93,7 +93,7 @@ METRICS = (
     MetricSpec(
         name="llamarpc_queue_seconds",
         kind="histogram",
-        meaning="wait for the engine, also of requests that were refused in the end",
+        meaning="wait for the engine, of requests that got to it",
         buckets=_QUEUE_SECONDS,
     ),
     MetricSpec(

@@ -29,7 +29,7 @@ def functions_of(message: text_generation_pb2.GenerateRequest) -> tuple[Function
         FunctionTool(
             name=tool.function.name,
             description=tool.function.description,
-            parameters=tool.function.parameters or _NO_ARGUMENTS,
+            parameters=_NO_ARGUMENTS if _is_empty(tool.function.parameters) else tool.function.parameters,
         )
         for tool in message.tools
     )
@@ -38,6 +38,11 @@ def functions_of(message: text_generation_pb2.GenerateRequest) -> tuple[Function
         for each in message.functions
     )
     return (*described, *coded)
+
+
+def _is_empty(parameters: str) -> bool:
+    """Nothing, or a schema without a word: other APIs take both for a function without arguments."""
+    return len(parameters) < 100 and "".join(parameters.split()) in ("", "{}")
 
 
 def calls_are_possible(message: text_generation_pb2.GenerateRequest) -> bool:

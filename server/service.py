@@ -6,6 +6,7 @@ Errors are raised, never turned into statuses here (`interceptors.py` does that)
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from llamarpc.v1 import model_pb2, model_pb2_grpc, text_generation_pb2, text_gen
 
 from .admission import Admission, Claimant
 from .bundle import Bundle
-from .calls import current_call
+from .calls import Call, current_call
 from .capabilities import check_capabilities, check_model, follows_guides
 from .chat.generate import TextGenerator
 from .chat.model import Event, GenerationRequest
@@ -79,11 +80,15 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
     ) -> AsyncIterator[tuple[ResponseWriter, AsyncGenerator[Event, None]]]:
         """The events of a checked and admitted request, and who turns them into messages."""
         call = current_call()
-        call.model, call.adapter = self._bundle.model_id, request.lora or None
+        call.model = self._bundle.model_id
         checked = await _off_the_loop(request, request, self._checked_to_generate)
-        async with self._admission.admit(
-            caller=_claim(call.caller), priority=_priority(call.caller, context), seconds_left=call.seconds_left()
-        ) as call.queue_seconds:
+        call.adapter = request.lora or None  # now it is the name of one that there is, and no text of any length
+        place = self._admission.admit(
+            caller=_claim(call.caller),
+            priority=_priority(call.caller, context),
+            seconds_left=_seconds_left(call, checked),
+        )
+        async with place as call.queue_seconds:
             # What is left of the deadline after the wait; the time limit counts from the call's arrival.
             checked = replace(
                 checked,
@@ -108,6 +113,14 @@ class TextGenerationService(text_generation_pb2_grpc.TextGenerationServiceServic
         return request_from_proto(
             request, defaults=self._bundle.defaults, adapters=self._bundle.adapters, guided=follows_guides(self._bundle)
         )
+
+
+def _seconds_left(call: Call, request: GenerationRequest) -> float | None:
+    """Until the call's deadline or its time limit, which counts from its arrival."""
+    given = [call.seconds_left()]
+    if request.time_limit_seconds is not None:
+        given.append(call.started + request.time_limit_seconds - time.monotonic())
+    return min((seconds for seconds in given if seconds is not None), default=None)
 
 
 def _claim(caller: Caller | None) -> Claimant | None:

@@ -58,6 +58,7 @@ class TlsCredentials:
         self._paths = paths
         self._clock = clock
         self._stamps = paths.stamps()
+        self._told = ""
         self._certificate, configuration = _read(paths, now=self._now())
         self._changed: Any = None
         self._next_warning = self._now()
@@ -77,19 +78,23 @@ class TlsCredentials:
         Also tells, once a day, of a certificate that expires soon.
         """
         stamps = self._paths.stamps()
-        if stamps != self._stamps:
+        if stamps != self._stamps and self._reload():
             self._stamps = stamps
-            self._reload()
         self._warn_of_expiry()
 
-    def _reload(self) -> None:
+    def _reload(self) -> bool:
+        """Whether it worked. Where not, it is tried again: a certificate may just not be valid yet."""
         try:
             self._certificate, self._changed = _read(self._paths, now=self._now())
         except TlsError as error:
-            log.error("%s; the certificate of before is served", error)
-            return
+            if str(error) != self._told:
+                log.error("%s; the certificate of before is served", error)
+            self._told = str(error)
+            return False
+        self._told = ""
         self._next_warning = self._now()
         log.info("new connections get the changed certificate in %s", self._paths.certificate)
+        return True
 
     def _take_changed(self) -> Any:
         changed, self._changed = self._changed, None

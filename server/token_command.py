@@ -147,8 +147,10 @@ def _replace(path: Path, entries: Sequence[TokenEntry]) -> None:
 
 
 def _like(descriptor: int, status: os.stat_result) -> None:
-    with suppress(PermissionError):  # only root may give files away
-        os.fchown(descriptor, status.st_uid, status.st_gid)
+    # Only root may give files away; others may at least keep the group, by which the server may read it.
+    for owner, group in ((-1, status.st_gid), (status.st_uid, -1)):
+        with suppress(PermissionError):
+            os.fchown(descriptor, owner, group)
     os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 

@@ -35,6 +35,7 @@ class TokenFile:
         self._path = path
         self._clock = clock
         self._stamp = stamp_of(path)
+        self._told = ""
         self._verifiers = self._read()
 
     @classmethod
@@ -63,12 +64,14 @@ class TokenFile:
         stamp = stamp_of(self._path)
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._verifiers = self._read()
-        except TokenFileError as error:
-            log.error("%s; the tokens of before stay good", error)
+        except TokenFileError as error:  # tried again at the next look: the disk may be back by then
+            if str(error) != self._told:
+                log.error("%s; the tokens of before stay good", error)
+            self._told = str(error)
             return
+        self._stamp, self._told = stamp, ""
         log.info("%s has changed and was read: %d tokens", self._path, len(self._verifiers))
 
     def _read(self) -> Sequence[_Verifier]:

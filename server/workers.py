@@ -158,7 +158,10 @@ class _Worker:
         loop = asyncio.get_running_loop()
         while not self._ending:
             started = loop.time()
-            code = await self._run()
+            try:
+                reason, code = "", await self._run()
+            except OSError as error:  # no memory or no process to be had: maybe later
+                reason, code = str(error), None
             served_once |= self.serving.is_set()
             self.serving.clear()
             if self._ending:
@@ -166,27 +169,16 @@ class _Worker:
             if code == _CANNOT_START and not served_once:
                 raise WorkerError("a worker could not start; what it printed above says why")
             wait_seconds = _FIRST_RESTART_SECONDS if loop.time() - started > _STEADY_SECONDS else wait_seconds
-            log.error("worker %d ended (%s); starting another", self._index, exit_reason(code))
+            log.error("worker %d ended (%s); starting another", self._index, reason or exit_reason(code or 0))
             await asyncio.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, _LONGEST_RESTART_SECONDS)
 
     async def _run(self) -> int:
         """One process from start to end; its exit code."""
         reader, writer = os.pipe()
-        environment = {**_others_of(os.environ), **environment_of(self._settings)}
-        environment |= {WORKER_VARIABLE: str(self._index), READY_VARIABLE: str(writer)}
-        environment[_METRICS_VARIABLE] = str(self._metrics_folder)
         loop = asyncio.get_running_loop()
         try:
-            # A session of its own: Ctrl-C in a terminal is for the supervisor, which passes it on once.
-            self.process = await asyncio.create_subprocess_exec(
-                *tied_to_us([sys.executable, "-m", "server"]),
-                env=environment,
-                pass_fds=(writer,),
-                start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL,
-            )
-            os.close(writer)
+            self.process = await self._start(writer)
             loop.add_reader(reader, self._read_ready, reader)
             if self._ending:  # asked to while it was being started
                 self.ask_to_end()
@@ -196,6 +188,22 @@ class _Worker:
         finally:
             loop.remove_reader(reader)
             os.close(reader)
+
+    async def _start(self, writer: int) -> asyncio.subprocess.Process:
+        """A process that writes to the pipe when it serves; our end of the pipe is closed."""
+        environment = {**_others_of(os.environ), **environment_of(self._settings)}
+        environment |= {WORKER_VARIABLE: str(self._index), READY_VARIABLE: str(writer)}
+        environment[_METRICS_VARIABLE] = str(self._metrics_folder)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *tied_to_us([sys.executable, "-m", "server"]),
+                env=environment,
+                pass_fds=(writer,),
+                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which passes it on once
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        finally:
+            os.close(writer)
 
     def _read_ready(self, reader: int) -> None:
         if os.read(reader, 1):

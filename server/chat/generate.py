@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import FieldViolation, InvalidRequest, PromptTooLong
@@ -61,19 +62,20 @@ class TextGenerator:
         time_limit = _TimeLimit(start, request.time_limit_seconds)
         stream = self.engine.stream(self._engine_request(request, prompt_ids, budget))
         async with open_token_buffer(stream, limit=self.buffer_tokens) as tokens:
-            ids = await time_limit.take(tokens)
-            if ids is not None:
-                meter.first_token_seconds = time.monotonic() - start
-            # Only now, so that a call which fails before the engine took it can be retried by gRPC itself.
-            yield Started(prompt_tokens=len(prompt_ids))
-            while ids is not None:
-                pieces = answer.feed(ids)
-                meter.completion_tokens = answer.completion_tokens
-                for piece in pieces:
-                    yield piece
-                if answer.ended:
-                    break  # leaving the block frees the engine's slot before the last events go out
-                ids = await time_limit.take(tokens)
+            with time_limit.on(tokens):
+                ids = await tokens.take()
+                if ids is not None:
+                    meter.first_token_seconds = time.monotonic() - start
+                # Only now, so that a call which fails before the engine took it can be retried by gRPC itself.
+                yield Started(prompt_tokens=len(prompt_ids))
+                while ids is not None:
+                    pieces = answer.feed(ids)
+                    meter.completion_tokens = answer.completion_tokens
+                    for piece in pieces:
+                        yield piece
+                    if answer.ended:
+                        break  # leaving the block frees the engine's slot before the last events go out
+                    ids = await tokens.take()
         held_back, reason = answer.finish(budget=budget, max_tokens=request.max_tokens, timed_out=time_limit.passed)
         meter.finish_reason = reason
         for piece in held_back:
@@ -114,18 +116,24 @@ class TextGenerator:
 
 
 class _TimeLimit:
-    """Takes tokens until a request's time limit, counted from `start`, has passed."""
+    """Ends a buffer of tokens when a request's time limit, counted from `start`, has passed."""
 
     def __init__(self, start: float, seconds: float | None) -> None:
         self._end = None if seconds is None else start + seconds
         self.passed = False
 
-    async def take(self, tokens: TokenBuffer) -> list[int] | None:
-        """The next ids; None at the end, and once the limit has `passed`."""
+    @contextmanager
+    def on(self, tokens: TokenBuffer) -> Iterator[None]:
+        """In force while the block runs."""
         if self._end is None:
-            return await tokens.take()
+            yield
+            return
+        left = self._end - time.monotonic()
+        timer = asyncio.get_running_loop().call_later(max(left, 0), self._pass, tokens)
         try:
-            return await asyncio.wait_for(tokens.take(), self._end - time.monotonic())
-        except asyncio.TimeoutError:
-            self.passed = True
-            return None
+            yield
+        finally:
+            timer.cancel()
+
+    def _pass(self, tokens: TokenBuffer) -> None:
+        self.passed = tokens.end()

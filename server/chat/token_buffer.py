@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
+_CANCEL_SECONDS = 1.0
+
 
 class TokenBuffer:
     """One producer, one consumer, one event loop. Holds fewer than `limit` ids plus one item of the engine's."""
@@ -31,11 +33,14 @@ class TokenBuffer:
         self._ids.extend(ids)
         self._filled.set()
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Nothing more comes. An error reaches the consumer after what is buffered."""
+    def end(self, error: BaseException | None = None) -> bool:
+        """Nothing more comes. An error reaches the consumer after what is buffered. Whether it had not ended before."""
+        if self._ended:
+            return False
         self._ended = True
         self._error = error
         self._filled.set()
+        return True
 
     async def take(self) -> list[int] | None:
         """All ids that wait, at least one; None at the end. Raises the producer's error."""
@@ -59,8 +64,9 @@ async def open_token_buffer(stream: AsyncGenerator[Sequence[int], None], *, limi
     try:
         yield buffer
     finally:
-        reader.cancel()
-        await asyncio.wait([reader])
+        while not reader.done():  # a cancellation may get lost to one of the stream's own that comes at the same moment
+            reader.cancel()
+            await asyncio.wait([reader], timeout=_CANCEL_SECONDS)
 
 
 async def _fill(buffer: TokenBuffer, stream: AsyncGenerator[Sequence[int], None]) -> None:

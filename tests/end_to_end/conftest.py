@@ -30,6 +30,7 @@ from tests.triton_fixtures import cache_dir, run_triton, scripted_repository
 _HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder is end to end, in one worker and on one loop."""
     for item in items:

@@ -152,7 +152,7 @@ def test_names_of_certificates(common: list[bytes], alternative: list[bytes], na
     for method in (GENERATE, LIST_MODELS, REFLECTION):
         caller = BY_CERTIFICATE.authenticate(method, (), context)
         assert caller is not None
-        assert (caller.name, caller.max_calls, caller.priority) == (name, 0, "normal")
+        assert (caller.name, caller.max_calls, caller.priority) == (name, 0, "high")
 
 
 @pytest.mark.parametrize("context", [{}, {"x509_common_name": [b""], "x509_subject": [b"OU=x"]}])

@@ -244,6 +244,14 @@ def test_tools_calls_and_results() -> None:
     )
 
 
+@pytest.mark.parametrize("parameters", ["", "{}", " { \n} "])
+def test_tools_without_parameters_take_none(parameters: str) -> None:
+    tool = chat_pb2.Tool(function=chat_pb2.FunctionTool(name="f", description="d", parameters=parameters))
+    prompt = converted_messages(messages=[turn(chat_pb2.ROLE_USER, "U")], tools=[tool]).prompt
+    assert isinstance(prompt, Conversation)
+    assert [function.parameters for function in prompt.functions] == [NO_ARGUMENTS]
+
+
 def converted_messages(**fields: Any) -> GenerationRequest:
     return request_from_proto(pb2.GenerateRequest(**fields), defaults=PUBLISHED, adapters={}, guided=True)
 

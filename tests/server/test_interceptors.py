@@ -136,3 +136,13 @@ async def test_other_services_pass_untouched(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await unknown(b"")
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_what_a_caller_calls_an_adapter_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Only names of adapters that there are; anything else may be text of any length, made to look like fields."""
+    caplog.set_level(logging.INFO)
+    async with running_server(tmp_path, ScriptedEngine(), bundle={"adapters": {"poet": 1}}) as running:
+        for lora in ("x caller=alice", "poet"):
+            await called(running, "Generate", GenerateRequest(prompt="Hi", lora=lora))
+    records = [vars(each)["call"] for each in caplog.records if each.name == "llamarpc.calls"]
+    assert [record.adapter for record in records] == [None, "poet"]

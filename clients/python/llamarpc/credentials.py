@@ -92,6 +92,8 @@ def _system_roots() -> bytes | None:
     """The authorities that this machine trusts, those of its company with them; None: those that come with gRPC."""
     if os.environ.get(_GRPC_ROOTS_VARIABLE):  # gRPC reads it by itself
         return None
+    if (named := os.environ.get("SSL_CERT_FILE")) and not Path(named).is_file():
+        raise FileNotFoundError(f"SSL_CERT_FILE names {named}, which is no file")
     file = ssl.get_default_verify_paths().cafile  # where $SSL_CERT_FILE says, else where OpenSSL looks
     return None if file is None else Path(file).read_bytes()
 
