@@ -248,7 +248,11 @@ KINDS = (
     _kind("whole answer", 20, _whole_answer, "OK"),
     _kind("cancelled", 15, _cancelled, "CANCELLED"),
     _kind("short deadline", 8, _short_deadline, "OK", "DEADLINE_EXCEEDED"),
-    _kind("time limit", 3, _time_limit, str(pb.FINISH_REASON_TIME_LIMIT), str(pb.FINISH_REASON_MAX_TOKENS)),
+    # The limit may pass while the request waits for the engine.
+    _kind(
+        *("time limit", 3, _time_limit, str(pb.FINISH_REASON_TIME_LIMIT), str(pb.FINISH_REASON_MAX_TOKENS)),
+        "DEADLINE_EXCEEDED",
+    ),
     # Its window is full of small messages, so on a busy machine none may be taken for as long as nobody's are.
     _kind("slow reader", 1, _slow_reader, "OK", "ABORTED"),
     _kind("never reads", 1, _never_reads, "ABORTED", "OK"),
