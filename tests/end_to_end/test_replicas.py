@@ -92,23 +92,27 @@ async def scripted_replicas(bundle: Bundle, folder: Path, **script: int) -> Asyn
 
 async def found(service: Service, triton: EmbeddedTriton) -> None:
     """Returns once new requests reach the Triton."""
-    before = await served(triton)
 
     async def reached() -> bool:
-        await service.generation.Generate(pb.GenerateRequest(prompt="anybody there?", max_tokens=1))
-        return await served(triton) > before
+        before = await served(triton)
+        for _ in range(4):  # they go to the replicas in turn
+            await service.generation.Generate(pb.GenerateRequest(prompt="anybody there?", max_tokens=1))
+        return 0 <= before < await served(triton)
 
     await until(reached, seconds=20, what="the channel has found the replica")
 
 
 async def served(triton: EmbeddedTriton) -> int:
-    """How many requests it has answered."""
+    """How many requests it has answered; -1 where it can't be asked, as when it is just being started again."""
 
     def read() -> str:
         with urllib.request.urlopen(triton.metrics_url, timeout=5) as answer:
             return str(answer.read().decode())
 
-    metrics = await asyncio.to_thread(read)
+    try:
+        metrics = await asyncio.to_thread(read)
+    except OSError:
+        return -1
     return sum(int(count) for count in re.findall(r"^nv_inference_request_success\{.*\} (\d+)", metrics, re.MULTILINE))
 
 
