@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# By OpenTelemetry's conventions for generative AI, in metrics and traces alike: they have no provider for a server of
+# its own, and ask for a custom value then.
+PROVIDER = "llamarpc"
+OPERATION = "chat"
+GENERATION_METHODS = {
+    "/llamarpc.v1.TextGenerationService/Generate": False,
+    "/llamarpc.v1.TextGenerationService/StreamGenerate": True,
+}
+"""Methods that generate, and whether they stream."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .call_record import CallRecord
+from .call_record import GENERATION_METHODS, OPERATION, PROVIDER, CallRecord
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 TraceHeaders: TypeAlias = tuple[tuple[str, str], ...]
@@ -30,15 +30,6 @@ TraceHeaders: TypeAlias = tuple[tuple[str, str], ...]
 # W3C Trace Context.
 _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACEPARENT, _TRACESTATE = "traceparent", "tracestate"
-
-_GENERATION = {
-    "/llamarpc.v1.TextGenerationService/Generate": False,
-    "/llamarpc.v1.TextGenerationService/StreamGenerate": True,
-}
-"""Methods that generate, and whether they stream."""
-# As in the metrics.
-_PROVIDER = "llamarpc"
-_OPERATION = "chat"
 
 # By the conventions for gRPC: to a server, other statuses are answers, also those that tell callers of a mistake.
 _FAILURES = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
@@ -61,7 +52,7 @@ class Tracing:
         self._provider = TracerProvider(resource=Resource.create(ours), shutdown_on_exit=False)
         for exporter in exporters:
             self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer(_PROVIDER)
+        self._tracer = self._provider.get_tracer(PROVIDER)
 
     def open_call(self, method: str, metadata: Metadata) -> CallTrace:
         """Opens the span of a call of `/package.Service/Method` that has just come, with the caller's metadata."""
@@ -149,17 +140,17 @@ def _attributes(record: CallRecord) -> dict[str, str | bool | int | float | tupl
         "llamarpc.reason": record.reason,
         "llamarpc.request_id": record.request_id,
         "llamarpc.caller": record.caller,
-        **(_generation_attributes(record) if record.method in _GENERATION else {}),
+        **(_generation_attributes(record) if record.method in GENERATION_METHODS else {}),
     }
     return {name: _encodable(value) for name, value in told.items() if value is not None}
 
 
 def _generation_attributes(record: CallRecord) -> dict[str, _Value]:
     return {
-        "gen_ai.operation.name": _OPERATION,
-        "gen_ai.provider.name": _PROVIDER,
+        "gen_ai.operation.name": OPERATION,
+        "gen_ai.provider.name": PROVIDER,
         "gen_ai.request.model": record.model,
-        "gen_ai.request.stream": _GENERATION[record.method],
+        "gen_ai.request.stream": GENERATION_METHODS[record.method],
         "gen_ai.usage.input_tokens": record.prompt_tokens,
         "gen_ai.usage.output_tokens": record.completion_tokens,
         "gen_ai.response.finish_reasons": None if record.finish_reason is None else (record.finish_reason.lower(),),

@@ -18,7 +18,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from .call_record import CallRecord
+from .call_record import GENERATION_METHODS, OPERATION, PROVIDER, CallRecord
 from .metric_specs import METRICS, MetricSpec
 
 OTHER = "other"
@@ -27,9 +27,8 @@ OTHER = "other"
 # Labels of callers, where asked for: certificates and a reloaded token file could name ever new ones.
 MAX_CALLERS = 1_000
 
-_GENERATION = ("/llamarpc.v1.TextGenerationService/Generate", "/llamarpc.v1.TextGenerationService/StreamGenerate")
 METHODS = (
-    *_GENERATION,
+    *GENERATION_METHODS,
     "/llamarpc.v1.TextGenerationService/CountTokens",
     "/llamarpc.v1.ModelService/ListModels",
     "/llamarpc.v1.ModelService/GetModel",
@@ -45,10 +44,6 @@ REFUSALS = (
 """Reasons of calls that were turned away, not wrong in themselves and not failed."""
 FINISH_REASONS = ("STOP", "STOP_SEQUENCE", "MAX_TOKENS", "CONTEXT_LENGTH", "TOOL_CALLS", "TIME_LIMIT")
 _SLOW_READER = "SLOW_READER"
-
-# The conventions have no value for a server of its own, and ask for a custom one then.
-_PROVIDER = "llamarpc"
-_OPERATION = "chat"
 
 
 # Gauges are looked at every 15 seconds or so; sampling costs less than following each change, and can't drift.
@@ -93,7 +88,7 @@ class Metrics:
             self._counters["llamarpc_refusals_total"].labels(record.reason).inc()
         elif record.reason == _SLOW_READER:
             self._counters["llamarpc_slow_readers_total"].inc()
-        if record.method in _GENERATION:
+        if record.method in GENERATION_METHODS:
             self._generation_ended(record)
 
     def resumed(self) -> None:
@@ -114,7 +109,7 @@ class Metrics:
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     def _generation_ended(self, record: CallRecord) -> None:
-        gen_ai = (_OPERATION, _PROVIDER, self._model_label(record.model))
+        gen_ai = (OPERATION, PROVIDER, self._model_label(record.model))
         error = "" if record.status == "OK" else record.reason or record.status
         self._histograms["gen_ai_server_request_duration_seconds"].labels(*gen_ai, error).observe(
             record.duration_seconds

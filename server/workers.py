@@ -96,11 +96,6 @@ class Team:
         self._workers = [_Worker(index, settings, metrics_folder) for index in range(size)]
         self._keepers: list[asyncio.Task[None]] = []
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers that run now."""
-        return [worker.process.pid for worker in self._workers if worker.is_running and worker.process]
-
     def start(self) -> None:
         """Starts all of them; from now on each is replaced when it dies."""
         self._keepers = [asyncio.create_task(worker.keep()) for worker in self._workers]

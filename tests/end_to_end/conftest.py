@@ -5,7 +5,6 @@ All these tests run in one pytest-xdist worker (the Tritons would fight for the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from server.embedded import EmbeddedTriton
 from server.grpc_server import Server
 from server.triton.engine import TritonEngine
 from server.triton.resume import ResumingEngine
-from tests.end_to_end.numbers_tokenizer import END_ID, numbers_tokenizer
+from tests.end_to_end.numbers_tokenizer import write_numbers_bundle
 from tests.triton_fixtures import cache_dir, run_triton, scripted_repository
 
 _HERE = Path(__file__).parent
@@ -109,21 +108,7 @@ async def real(default_bundle: Bundle, real_triton: EmbeddedTriton) -> AsyncIter
 def numbers_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle whose vocabulary writes each of the scripted engine's ids as its number."""
     folder = tmp_path_factory.mktemp("numbers")
-    (folder / "tokenizer.json").write_text(numbers_tokenizer(), encoding="utf-8")
-    fields = {
-        "schema_version": 1,
-        "model_id": "scripted",
-        "display_name": "Scripted",
-        "prompt_format": "chatml",
-        "default_system_prompt": "",
-        "end_ids": [END_ID],
-        "pad_id": END_ID,
-        "context_length": 8192,
-        "generation_defaults": {},
-        "adapters": {},
-        "engine": {"kind": "scripted", "version": "0", "source": "script"},
-    }
-    (folder / "bundle.json").write_text(json.dumps(fields), encoding="utf-8")
+    write_numbers_bundle(folder)
     return read_bundle(folder)
 
 

@@ -7,7 +7,6 @@ as it should be; prints as it goes.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +18,7 @@ import grpc.aio
 
 from server.embedded import EmbeddedTriton
 from server.triton_processes import children
-from tests.end_to_end.numbers_tokenizer import END_ID, numbers_tokenizer
+from tests.end_to_end.numbers_tokenizer import write_numbers_bundle
 from tests.soak.load import STALL_SECONDS, Load, new_load
 from tests.soak.memory import MemoryCurve
 from tests.soak.server_process import ServerProcess, gauges, open_files, page, resident_bytes, running_process, threads
@@ -32,21 +31,6 @@ _SAMPLE_SECONDS = 1.0
 _PROGRESS_SECONDS = 10.0
 _SETTLE_SECONDS = 30.0
 _GAUGES = ("llamarpc_calls_in_flight", "llamarpc_requests_running", "llamarpc_requests_waiting")
-
-BUNDLE = {
-    "schema_version": 1,
-    "model_id": "scripted",
-    "display_name": "Scripted",
-    "prompt_format": "chatml",
-    "default_system_prompt": "",
-    "end_ids": [END_ID],
-    "pad_id": END_ID,
-    "context_length": 8192,
-    "generation_defaults": {},
-    "adapters": {},
-    "guided_decoding": ["ebnf_grammar"],
-    "engine": {"kind": "scripted", "version": "0", "source": "script"},
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +69,7 @@ async def soak(folder: Path, *, seconds: float, limits: Limits) -> None:
 
 @asynccontextmanager
 async def _stage(folder: Path) -> AsyncIterator[tuple[EmbeddedTriton, ServerProcess]]:
-    (folder / "tokenizer.json").write_text(numbers_tokenizer(), encoding="utf-8")
-    (folder / "bundle.json").write_text(json.dumps(BUNDLE), encoding="utf-8")
+    write_numbers_bundle(folder, guided_decoding=["ebnf_grammar"])
     # Greedy, so that what an answer must be does not depend on whether its stream went on at another Triton.
     repository = scripted_repository(folder / "repository", greedy=1)
     async with run_triton(repository, folder / "triton.log") as triton:
